@@ -1,0 +1,215 @@
+-- game.lua -- one step of a game: every player in turn computes its losses and learns from them. No files, no progress, no clock.
+--
+-- A player's losses are walked back one at a time to where they leave the part that `forward` recorded, so that each one's memory is free
+-- before the next is computed; the common part is walked once, with the sum of what arrived.
+local core = require "sumi.core"
+local context = require "sumi.context"
+local optim = require "sumi.optim"
+local schedule = require "sumi.schedule"
+local memory = require "sumi.memory"
+
+local Game = {}
+Game.__index = Game
+
+local Batch = { __name = "sumi.batch" }
+
+-- #x is the number of examples.
+function Batch.__len(x) return rawget(x, 1) or x._n end
+function Batch.__index(x, k)
+  if type(k) == "string" and k:sub(1, 1) ~= "_" then
+    local names = {}
+    for name in next, x do
+      if type(name) == "string" and name:sub(1, 1) ~= "_" then names[#names + 1] = name end
+    end
+    table.sort(names)
+    core.fail(("x.%s is nil; x has: %s"):format(k, table.concat(names, " ")))
+  end
+end
+
+local game = {}
+
+local function params_of(nets)
+  local keys, tensors, seen = {}, {}, {}
+  for _, n in ipairs(nets) do
+    for _, p in ipairs(n.params) do
+      if not seen[p.tensor] then
+        seen[p.tensor] = true
+        keys[#keys + 1] = p
+        tensors[#tensors + 1] = p.tensor
+      end
+    end
+  end
+  return keys, tensors
+end
+
+-- The declared game made playable: optimiser states, names of what is logged.
+function game.new(declared)
+  local self = setmetatable(declared, Game)
+  self.draws = 1
+  for _, p in ipairs(self.players) do
+    p.keys, p.tensors = params_of(p.nets)
+    p.optimiser = optim.new(p.opt, p.keys)
+    p.rate_key = "rate/" .. p.name
+    self.draws = math.max(self.draws, p.times)
+  end
+  self.forward = self.forward or function() end
+  self.names, self.values = {}, {}
+  return self
+end
+
+-- A batch as scripts see it; the data's own table stays as it is.
+function Game:batch(data)
+  local x, first = {}, nil
+  for k, v in next, data do x[k] = v end
+  first = x.x or x.a or x.y
+  x._n = first and #first or self.data.batch
+  return setmetatable(x, Batch)
+end
+
+local function log(self, name, v)
+  local k = #self.names + 1
+  self.names[k], self.values[k] = name, v
+end
+
+local function check_loss(p, l, t)
+  if not core.is_tensor(t) then
+    core.fail(("player %s: loss %s returned %s; it must return a tensor of one number"):format(p.name, l.name, type(t)))
+  end
+  if t:size() ~= 1 then
+    local s = t:shape()
+    core.fail(("player %s: loss %s has the shape [%s]; end it in a scalar, e.g. with :mean()"):format(p.name, l.name,
+      table.concat(s, ",")))
+  end
+end
+
+local function diverged(self, p, l, v)
+  local what = v ~= v and "nan" or "infinite"
+  self.diverged = { name = l.key, value = v, text = ("%s is %s"):format(l.key, what) }
+  core.fail(5, ("step %d: %s is %s (player %s)"):format(self.at, l.key, what, p.name))
+end
+
+-- Compute each loss and send its cotangent back as far as `common`, the mark where forward ended.
+local function walk_losses(self, p, x, common)
+  local learned = false
+  for _, l in ipairs(p.losses) do
+    local w = schedule.value(l.weight, self.epoch, self.at)
+    if w ~= 0 then
+      local t = l.f(x)
+      check_loss(p, l, t)
+      local v = t:item()
+      log(self, l.key, v)
+      if v ~= v or v == math.huge or v == -math.huge then diverged(self, p, l, v) end
+      local upto = core.tape_mark()
+      core.pass_seed(t, w)
+      core.pass_walk(common, upto, p.tensors, true)
+      learned = true
+    end
+  end
+  return learned
+end
+
+-- Does a later player still need the graph that forward recorded?
+local function last_reader(self, k, common)
+  for j = k + 1, #self.players do
+    if core.tape_reads(common, self.players[j].tensors) then return false end
+  end
+  return true
+end
+
+local function learn(self, p, k, x, common)
+  if not walk_losses(self, p, x, common) then return end
+  if core.tape_reads(common, p.tensors) then
+    core.pass_walk(0, common, p.tensors, last_reader(self, k, common))
+  end
+  local grads = core.pass_take(p.tensors)
+  local any = false
+  for j = 1, #grads do any = any or grads[j] end
+  if not any then
+    core.fail(("player %s: none of its losses depends on its weights; nothing can be learned"):format(p.name))
+  end
+  local rate = schedule.value(p.opt.lr, self.epoch, self.at)
+  if type(p.opt.lr) ~= "number" then log(self, p.rate_key, rate) end
+  p.optimiser:update(rate, grads)
+end
+
+-- One round: a fresh batch, forward, and the players whose turn it is. Critics with times = n play n rounds.
+local function round(self, r, last)
+  local x = self:batch(self.data:get(self.at * self.draws + r))
+  self.forward(x)
+  local common = core.tape_mark()
+  for k, p in ipairs(self.players) do
+    local turn = last or r < p.times - 1
+    if turn and self.at % p.every == 0 then
+      learn(self, p, k, x, common)
+    end
+  end
+  return x
+end
+
+-- Play step `at` (from 0). self.names and self.values then hold what is logged. Errors leave no open step.
+function Game:step_once(at)
+  self.at, self.epoch = at, at * self.draws // self.per_epoch
+  for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end
+  context.mode = "train"
+  for r = 0, self.draws - 1 do
+    core.step_begin(context.seed, at)
+    local last = r == self.draws - 1
+    if not last then
+      core.rng(context.seed, at, 100 + r)
+      for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end
+    end
+    if self.step and last then self.step(self, self:batch(self.data:get(at * self.draws + r)))
+    else round(self, r, last) end
+    if last then memory.follow() end
+    core.step_end()
+  end
+end
+
+-- For a script's own step function: let one player (by name) learn from x now.
+function Game:update(name, x)
+  for k, p in ipairs(self.players) do
+    if p.name == name then return learn(self, p, k, x, core.tape_mark()) end
+  end
+  core.fail(("game:update: there is no player '%s'"):format(tostring(name)))
+end
+
+-- ---- everything a checkpoint must hold ----
+
+function Game:tensors()
+  local out = {}
+  for _, n in ipairs(context.nets) do
+    for _, p in ipairs(n:state()) do out[#out + 1] = { p.key, p.tensor } end
+  end
+  for _, p in ipairs(self.players) do
+    for _, t in ipairs(p.optimiser:tensors("opt/" .. p.name)) do out[#out + 1] = t end
+  end
+  for k, pool in ipairs(context.pools) do
+    if pool.images then out[#out + 1] = { "pool/" .. k, pool.images } end
+  end
+  return out
+end
+
+-- Counters beside the tensors.
+function Game:counters()
+  local t, pools = {}, {}
+  for _, p in ipairs(self.players) do t[p.name] = p.optimiser.t end
+  for k, pool in ipairs(context.pools) do
+    pools[k] = { count = pool.count, shape = pool.images and pool.images:shape() or nil }
+  end
+  return { updates = t, pools = pools }
+end
+
+-- The reverse: into(name, tensor) fills a tensor from a checkpoint.
+function Game:restore(meta, into)
+  for k, pool in ipairs(context.pools) do
+    local saved = meta.pools[k]
+    pool.count = saved.count
+    if saved.shape then pool:reserve(saved.shape) end
+  end
+  for _, p in ipairs(self.players) do
+    for j, n in ipairs(meta.updates[p.name]) do p.optimiser.t[j] = math.tointeger(n) end
+  end
+  for _, t in ipairs(self:tensors()) do into(t[1], t[2]) end
+end
+
+return game

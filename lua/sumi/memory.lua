@@ -1,0 +1,72 @@
+-- memory.lua -- what training remembers between steps: the pool of old fakes and the average of a net's weights.
+local core = require "sumi.core"
+local util = require "sumi.util"
+local context = require "sumi.context"
+
+local memory = {}
+
+-- ---- image pool ----
+
+local Pool = {}
+Pool.__index = Pool
+
+-- pool(n): a function of a batch of fakes that returns as many, each either itself or, with probability 1/2, an older one that it
+-- replaces; the first n are stored and returned (Shrivastava et al. 2017; junyanz's CycleGAN). pool(0) returns its argument.
+function memory.pool(n)
+  if math.type(n) ~= "integer" or n < 0 then core.fail("pool: wants a number of images, at least 0; got " .. tostring(n)) end
+  local self = setmetatable({ size = n, count = 0 }, Pool)
+  context.pools[#context.pools + 1] = self
+  return self
+end
+
+function Pool:reserve(shape)
+  local s = { self.size, table.unpack(shape, 2) }
+  self.images = core.full(0, s):keep()
+  return self.images
+end
+
+function Pool:__call(x)
+  x = x:detach()
+  if self.size == 0 or context.mode ~= "train" then return x end
+  local store = self.images or self:reserve(x:shape())
+  local out = core.full(0, x:shape())
+  for k = 1, #x do
+    local new, to = x:rows(k), out:rows(k)
+    if self.count < self.size then
+      self.count = self.count + 1
+      core.ops.copy_into(store:rows(self.count), new)
+      core.ops.copy_into(to, new)
+    elseif core.draw() > 0.5 then
+      local old = store:rows(1 + math.floor(core.draw() * self.size))
+      core.ops.copy_into(to, old)
+      core.ops.copy_into(old, new)
+    else
+      core.ops.copy_into(to, new)
+    end
+  end
+  return out
+end
+
+-- ---- average of weights ----
+
+-- average{G, decay = 0.999}: a net like G whose weights follow w = decay * w + (1 - decay) * G's after every step (EMA).
+function memory.average(spec)
+  local net = require "sumi.net"
+  util.strict(spec, { "decay" }, "average", true)
+  local source, decay = spec[1], spec.decay or 0.999
+  if not net.is(source) then core.fail("average: average{net, decay = 0.999} wants a net first") end
+  if type(decay) ~= "number" or decay < 0 or decay >= 1 then core.fail("average: decay lies in [0,1), got " .. tostring(decay)) end
+  local copy = source:twin()
+  context.averages[#context.averages + 1] = { source = source, copy = copy, decay = decay }
+  return copy
+end
+
+-- After a step: every average follows its net; running statistics are copied as they are.
+function memory.follow()
+  for _, a in ipairs(context.averages) do
+    for k, p in ipairs(a.copy.params) do core.ops.ema(p.tensor, a.source.params[k].tensor, a.decay) end
+    for k, b in ipairs(a.copy.buffers) do core.ops.copy_into(b.tensor, a.source.buffers[k].tensor) end
+  end
+end
+
+return memory

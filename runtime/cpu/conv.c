@@ -1,0 +1,158 @@
+/* conv.c -- who runs a convolution on the CPU, and the mirrored edge around whoever it is. The runners themselves are in
+ * wino.c, direct.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
+ *
+ * A mirrored edge is made here: the image is padded into the workspace, so the tape never holds a padded image; in the
+ * gradient's direction the padded gradient is folded back (a pixel that was copied k times sums k gradients). */
+#include "conv.h"
+
+#include "dnn.h"
+
+#include <string.h>
+
+typedef struct conv_state {
+  su_conv_geo g;                        /* as asked */
+  su_conv_by by;                        /* who runs `inner` */
+  enum su_conv_dir dir;
+  size_t padded;                        /* bytes of the padded image in front of the runner's workspace */
+} conv_state;
+
+int64_t su_conv_macs(const su_conv_geo *g) {
+  return g->n * g->oh * g->ow * g->co * g->kh * g->kw * (g->ci / g->groups);
+}
+
+static int64_t mirrored(int64_t i, int64_t n) {
+  if (i < 0) i = -i;
+  return i < n ? i : 2 * (n - 1) - i;
+}
+
+/* ---- padding ---- */
+
+struct pad_job { const su_conv_geo *g; const float *x; float *y; int64_t ld; };
+
+static void pad_rows(void *arg, int64_t first, int64_t last) {
+  const struct pad_job *j = arg;
+  const su_conv_geo *g = j->g;
+  int64_t hp = g->h + g->pt + g->pb, wp = g->w + g->pl + g->pr;
+  size_t pixel = (size_t)g->ci * sizeof(float);
+  for (int64_t r = first; r < last; r++) {
+    int64_t i = r % hp - g->pt;
+    bool out = i < 0 || i >= g->h;
+    const float *row = out && !g->reflect ? NULL : j->x + (r / hp * g->h + mirrored(i, g->h)) * g->w * g->ci;
+    for (int64_t q = 0; q < wp; q++) {
+      float *y = j->y + (r * wp + q) * j->ld;
+      int64_t c = q - g->pl;
+      if (!row || (!g->reflect && (c < 0 || c >= g->w))) memset(y, 0, pixel);
+      else memcpy(y, row + mirrored(c, g->w) * g->ci, pixel);
+    }
+  }
+}
+
+void su_conv_pad(const su_conv_geo *g, const float *x, float *y, int64_t ld) {
+  struct pad_job j = {g, x, y, ld};
+  su_parallel(g->n * (g->h + g->pt + g->pb), 4, pad_rows, &j);
+}
+
+/* ---- folding: gx[i,j] = sum of the padded gradient over the places that show pixel (i,j) ---- */
+
+struct fold_job { const su_conv_geo *g; const float *gp, *bias; float *gx; };
+
+/* Rows (or columns) of the padded image that show row i: at most 3. */
+static int shown_at(int64_t i, int64_t n, int64_t before, int64_t after, int64_t *at) {
+  int k = 0;
+  at[k++] = i + before;
+  if (i > 0 && i <= before) at[k++] = before - i;
+  if (i < n - 1 && n - 1 - i <= after) at[k++] = before + 2 * (n - 1) - i;
+  return k;
+}
+
+static void fold_rows(void *arg, int64_t first, int64_t last) {
+  const struct fold_job *j = arg;
+  const su_conv_geo *g = j->g;
+  int64_t hp = g->h + g->pt + g->pb, wp = g->w + g->pl + g->pr, rows[3], cols[3];
+  for (int64_t r = first; r < last; r++) {
+    const float *image = j->gp + r / g->h * hp * wp * g->ci;
+    int nr = shown_at(r % g->h, g->h, g->pt, g->pb, rows);
+    for (int64_t q = 0; q < g->w; q++) {
+      float *gx = j->gx + (r * g->w + q) * g->ci;
+      int nc = shown_at(q, g->w, g->pl, g->pr, cols);
+      for (int64_t c = 0; c < g->ci; c++) gx[c] = j->bias ? j->bias[c] : 0;
+      for (int k = 0; k < nr * nc; k++) {
+        const float *gp = image + (rows[k / nc] * wp + cols[k % nc]) * g->ci;
+        for (int64_t c = 0; c < g->ci; c++) gx[c] += gp[c];
+      }
+    }
+  }
+}
+
+struct bias_job { float *y; const float *bias; int64_t c; };
+
+static void bias_pixels(void *arg, int64_t first, int64_t last) {
+  const struct bias_job *j = arg;
+  for (int64_t p = first; p < last; p++)
+    for (int64_t c = 0; c < j->c; c++) j->y[p * j->c + c] += j->bias[c];
+}
+
+/* ---- running ---- */
+
+static void run_plain(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
+  const conv_state *s = p->state;
+  (void)r;
+  s->by.run(&s->by, in[0], in[1], s->g.bias ? in[2] : NULL, out[0], ws);
+  if (s->dir != SU_CONV_GX || !in[2]) return;
+  struct bias_job j = {out[0], in[2], s->g.ci};
+  su_parallel(s->g.n * s->g.h * s->g.w, 1024, bias_pixels, &j);
+}
+
+static void run_mirrored(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
+  const conv_state *s = p->state;
+  float *padded = ws;
+  void *rest = (char *)ws + s->padded;
+  (void)r;
+  if (s->dir != SU_CONV_GX) {
+    su_conv_pad(&s->g, in[0], padded, s->g.ci);
+    s->by.run(&s->by, padded, in[1], s->g.bias ? in[2] : NULL, out[0], rest);
+    return;
+  }
+  s->by.run(&s->by, in[0], in[1], NULL, padded, rest);
+  struct fold_job j = {&s->g, padded, in[2], out[0]};
+  su_parallel(s->g.n * s->g.h, 4, fold_rows, &j);
+}
+
+/* ---- planning ---- */
+
+static bool choose(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
+  *by = (su_conv_by){.g = *g, .dir = dir};
+  return su_conv_by_dnn(by, g, dir);
+}
+
+static void free_conv(void *state) {
+  conv_state *s = state;
+  if (s->by.free_state) s->by.free_state(s->by.state);
+  su_free(s);
+}
+
+const char *su_conv_plan_name(const su_plan *p) { return ((const conv_state *)p->state)->by.name; }
+
+bool su_conv_plan(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
+  conv_state *s = su_calloc(sizeof *s);
+  if (!s) return false;
+  su_conv_geo inner = *g;
+  bool mirror = g->reflect && (g->pt || g->pb || g->pl || g->pr);
+  if (mirror) {
+    inner.h += g->pt + g->pb, inner.w += g->pl + g->pr;
+    inner.pt = inner.pb = inner.pl = inner.pr = 0;
+    s->padded = ((size_t)(inner.n * inner.h * inner.w * inner.ci) * sizeof(float) + 63) / 64 * 64;
+  }
+  inner.reflect = false;
+  inner.bias = dir == SU_CONV_Y && p->call.in[2].ndim >= 0;
+  s->g = *g, s->dir = dir;
+  s->g.bias = inner.bias;
+  if (!choose(&s->by, &inner, dir)) {
+    free_conv(s);
+    return su_fail("%s: no kernel of this machine runs this convolution", p->call.op->name);
+  }
+  p->state = s, p->state_free = free_conv;
+  p->exec = mirror ? run_mirrored : run_plain;
+  p->workspace = s->padded + s->by.workspace;
+  return true;
+}
