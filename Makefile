@@ -9,7 +9,7 @@ DEPS = build-essential pkg-config liblua5.4-dev lua5.4 lua-cjson libhdf5-dev lib
        libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev gnuplot-nox hdf5-tools
 
 WARN    = -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror
-CFLAGS  = -std=c11 $(O) -g -fPIC -fvisibility=default -ffp-contract=fast -fno-math-errno -fopenmp $(WARN) $(SAN) \
+CFLAGS  = -std=c11 $(O) -g -fPIC -fvisibility=default -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp $(WARN) $(SAN) \
           $(shell pkg-config --cflags lua5.4 hdf5-serial 2>/dev/null) -DSUMI_LUADIR='"$(PREFIX)/share/lua/5.4"'
 LDLIBS  = $(shell pkg-config --libs hdf5-serial 2>/dev/null) -lhdf5_serial_hl -ldnnl -ljpeg -lpng -lwebp -lz \
           -lgomp -lpthread -ldl -lm

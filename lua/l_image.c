@@ -1,5 +1,6 @@
-/* l_image.c -- pictures and data for Lua: read an image, write a grid, list folders, idx files, the loader, the toys' points.
- * What the functions of sumi.core take and give stands above each; lua/sumi/data.lua is what scripts use. */
+/* l_image.c -- pictures and data for Lua: read an image, write a grid, list folders, idx files, the loader,
+ * the toys' points. What the functions of sumi.core take and give stands above each; lua/sumi/data.lua is
+ * what scripts use. */
 #define _GNU_SOURCE
 #include "l.h"
 
@@ -13,7 +14,7 @@
 #include "../runtime/op.h"
 
 #define LOADER "sumi.loader"
-#define TOY_STREAM 0x0da7a200u           /* Philox stream of the toys' points */
+#define TOY_STREAM 0x0da7a200u /* Philox stream of the toys' points */
 #define TWO_PI 6.28318530717958647692
 
 /* ---- fields of an option table ---- */
@@ -47,7 +48,7 @@ static int word_field(lua_State *L, int t, const char *name, const char *const *
   return v;
 }
 
-static const char *const filters[] = {"bicubic", "bilinear", NULL};   /* in the order of su_filter */
+static const char *const filters[] = {"bicubic", "bilinear", NULL}; /* in the order of su_filter */
 
 /* Pushes a tensor with these floats. On error raises. */
 static void push_floats(lua_State *L, const char *device, int ndim, const int64_t *shape, const float *x) {
@@ -89,9 +90,10 @@ static int l_image_read(lua_State *L) {
   }
   luaL_checktype(L, 2, LUA_TTABLE);
   int64_t c = int_field(L, 2, "channels", 0);
-  word_field(L, 2, "resize", filters);   /* argument errors before anything is owned */
+  word_field(L, 2, "resize", filters); /* argument errors before anything is owned */
   if (lua_getfield(L, 2, "device") == LUA_TSTRING) device = lua_tostring(L, -1);
-  bool ok = su_image_load(path, &im) && (c == 0 || su_image_convert(&im, (int)c)) && resize_as_asked(L, 2, &im);
+  bool ok =
+      su_image_load(path, &im) && (c == 0 || su_image_convert(&im, (int)c)) && resize_as_asked(L, 2, &im);
   if (!ok) {
     su_image_free(&im);
     return sul_raise(L);
@@ -104,7 +106,8 @@ static int l_image_read(lua_State *L) {
   return 1;
 }
 
-/* core.image_grid(path, tensor [n,h,w,c], rows, cols[, gutter]): a PNG of tiles; values in [-1,1], c 1 or 3 */
+/* core.image_grid(path, tensor [n,h,w,c], rows, cols[, gutter]): a PNG of tiles; values in [-1,1], c 1 or 3
+ */
 static int l_image_grid(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   su_tensor *t = sul_tensor(L, 2);
@@ -117,8 +120,8 @@ static int l_image_grid(lua_State *L) {
     return sul_fail(L, SU_ESCRIPT, "image_grid: wants [n,h,w,c], not %s", su_shape_text(&t->spec));
   float *x = su_malloc((size_t)t->size * sizeof *x);
   su_image im = {0};
-  bool ok = x && su_read_f32(t, x, t->size) && su_image_grid(x, t->spec.shape, rows, cols, (int)gutter, &im) &&
-            su_png_write(path, &im);
+  bool ok = x && su_read_f32(t, x, t->size) &&
+            su_image_grid(x, t->spec.shape, rows, cols, (int)gutter, &im) && su_png_write(path, &im);
   su_image_free(&im);
   su_free(x);
   return ok ? 0 : sul_raise(L);
@@ -126,7 +129,8 @@ static int l_image_grid(lua_State *L) {
 
 /* ---- folders and files ---- */
 
-/* core.image_files(folder[, glob]) -> list of relative paths in byte order, other files, images that the glob left out */
+/* core.image_files(folder[, glob]) -> list of relative paths in byte order, other files, images that the
+ * glob left out */
 static int l_image_files(lua_State *L) {
   su_names names;
   int64_t others, filtered;
@@ -207,7 +211,8 @@ static void look_of(lua_State *L, int t, su_look *k) {
   k->filter = (su_filter)word_field(L, t, "resize", filters);
 }
 
-/* The list of strings in a field as an array owned by a userdata on the stack (kept alive by the table); NULL if absent. */
+/* The list of strings in a field as an array owned by a userdata on the stack (kept alive by the table);
+ * NULL if absent. */
 static const char *const *paths_field(lua_State *L, int t, const char *name, int64_t *n) {
   if (lua_getfield(L, t, name) == LUA_TNIL) {
     lua_pop(L, 1);
@@ -239,7 +244,7 @@ static const float *labels_field(lua_State *L, int t) {
 }
 
 static void sides_of(lua_State *L, int t, su_loader_options *o) {
-  static const char *const halves[] = {"", "ab", "ba", NULL};   /* in the order of su_halves */
+  static const char *const halves[] = {"", "ab", "ba", NULL}; /* in the order of su_halves */
   su_examples_options *a = &o->side[0], *b = &o->side[1];
   int64_t partners = 0;
   look_of(L, t, &a->look);
@@ -249,7 +254,8 @@ static void sides_of(lua_State *L, int t, su_loader_options *o) {
   a->a = paths_field(L, t, "a", &a->n);
   a->b = paths_field(L, t, "partners", &partners);
   b->a = paths_field(L, t, "b", &b->n);
-  if (a->b && partners != a->n) luaL_error(L, "loader: %d images but %d partners", (int)a->n, (int)partners);
+  if (a->b && partners != a->n)
+    luaL_error(L, "loader: %d images but %d partners", (int)a->n, (int)partners);
   if (a->a) return;
   size_t bytes;
   lua_getfield(L, t, "bytes");
@@ -257,13 +263,14 @@ static void sides_of(lua_State *L, int t, su_loader_options *o) {
   a->n = int_field(L, t, "n", 0);
   a->bytes_h = (int32_t)int_field(L, t, "bytes_h", 0);
   a->bytes_w = (int32_t)int_field(L, t, "bytes_w", 0);
-  if (a->n < 0 || a->bytes_h < 1 || a->bytes_w < 1 || (size_t)a->n * (size_t)a->bytes_h * (size_t)a->bytes_w > bytes)
+  if (a->n < 0 || a->bytes_h < 1 || a->bytes_w < 1 ||
+      (size_t)a->n * (size_t)a->bytes_h * (size_t)a->bytes_w > bytes)
     luaL_error(L, "loader: fewer bytes than images");
 }
 
-/* core.loader{a=paths, b=paths | partners=paths | bytes=,n=,bytes_h=,bytes_w=, labels=, halves="ab"|"ba", size_h=, size_w=,
- * short_side=, crop_h=, crop_w=, jitter=, channels=, train=, flip=, resize=, skip=, batch=, seed=, start=, shuffle=, threads=,
- * cache_bytes=, device=} -> loader */
+/* core.loader{a=paths, b=paths | partners=paths | bytes=,n=,bytes_h=,bytes_w=, labels=, halves="ab"|"ba",
+ * size_h=, size_w=, short_side=, crop_h=, crop_w=, jitter=, channels=, train=, flip=, resize=, skip=,
+ * batch=, seed=, start=, shuffle=, threads=, cache_bytes=, device=} -> loader */
 static int l_loader(lua_State *L) {
   su_loader_options o = {0};
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -280,7 +287,7 @@ static int l_loader(lua_State *L) {
   struct handle *h = lua_newuserdatauv(L, sizeof *h, 1);
   memset(h, 0, sizeof *h);
   lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);           /* keeps the idx bytes alive */
+  lua_setiuservalue(L, -2, 1); /* keeps the idx bytes alive */
   lua_getfield(L, 1, "device");
   snprintf(h->device, sizeof h->device, "%s", luaL_optstring(L, -1, "cpu"));
   lua_pop(L, 1);
@@ -289,7 +296,8 @@ static int l_loader(lua_State *L) {
   return h->loader ? 1 : sul_raise(L);
 }
 
-/* loader:get(step, {"x"} or {"a","b"}) -> table with the tensors under these names, and y when there are labels */
+/* loader:get(step, {"x"} or {"a","b"}) -> table with the tensors under these names, and y when there are
+ * labels */
 static int loader_get(lua_State *L) {
   struct handle *h = to_loader(L);
   const su_batch *b = su_loader_get(h->loader, (int64_t)luaL_checkinteger(L, 2));
@@ -328,7 +336,8 @@ static int loader_shape(lua_State *L) {
   return 3;
 }
 
-/* loader:warning(i) -> the i-th message about a broken image that was replaced, from 1; nil when there are no more */
+/* loader:warning(i) -> the i-th message about a broken image that was replaced, from 1; nil when there are
+ * no more */
 static int loader_warning(lua_State *L) {
   struct handle *h = to_loader(L);
   lua_Integer i = luaL_checkinteger(L, 2);
@@ -346,8 +355,9 @@ static int loader_close(lua_State *L) {
 
 /* ---- toys ---- */
 
-/* core.points{modes=list of {x,y}, std=, n=, seed=, step=, device=} -> tensor [n,2], tensor [n] with the mode of each, from 0.
- * Point i of a step is centre + std * N(0,1), by Box and Muller from one Philox block. */
+/* core.points{modes=list of {x,y}, std=, n=, seed=, step=, device=} -> tensor [n,2], tensor [n] with the
+ * mode of each, from 0. Point i of a step is centre + std * N(0,1), by Box and Muller from one Philox
+ * block. */
 static int l_points(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   int64_t n = int_field(L, 1, "n", 1), step = int_field(L, 1, "step", 0);
@@ -362,7 +372,8 @@ static int l_points(lua_State *L) {
   const char *device = luaL_optstring(L, -1, "cpu");
   float *x = lua_newuserdatauv(L, (size_t)n * 3 * sizeof *x, 0), *y = x + 2 * n;
   for (int64_t i = 0; i < n; i++) {
-    su_philox p = su_philox_at(seed, (uint32_t)i, (uint32_t)step, (uint32_t)((uint64_t)step >> 32), TOY_STREAM);
+    su_philox p =
+        su_philox_at(seed, (uint32_t)i, (uint32_t)step, (uint32_t)((uint64_t)step >> 32), TOY_STREAM);
     int64_t mode = (int64_t)((uint64_t)p.v[0] * (uint64_t)modes >> 32);
     double r = std * sqrt(-2 * log(1.0 - su_u01(p.v[1]))), turn = TWO_PI * su_u01(p.v[2]);
     lua_rawgeti(L, at, mode + 1);
@@ -380,12 +391,12 @@ static int l_points(lua_State *L) {
 
 void sul_open_image(lua_State *L) {
   static const luaL_Reg functions[] = {
-      {"image_read", l_image_read}, {"image_grid", l_image_grid}, {"image_files", l_image_files},
-      {"file_digest", l_file_digest}, {"sha256", l_sha256}, {"idx_read", l_idx_read},
-      {"loader", l_loader}, {"points", l_points}, {NULL, NULL}};
-  static const luaL_Reg methods[] = {
-      {"get", loader_get}, {"count", loader_count}, {"shape", loader_shape}, {"warning", loader_warning},
-      {"close", loader_close}, {NULL, NULL}};
+      {"image_read", l_image_read},   {"image_grid", l_image_grid}, {"image_files", l_image_files},
+      {"file_digest", l_file_digest}, {"sha256", l_sha256},         {"idx_read", l_idx_read},
+      {"loader", l_loader},           {"points", l_points},         {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"get", loader_get},     {"count", loader_count},
+                                     {"shape", loader_shape}, {"warning", loader_warning},
+                                     {"close", loader_close}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   luaL_newmetatable(L, LOADER);
   lua_newtable(L);

@@ -309,18 +309,22 @@ static const char *const cases_y[] = {
   "x=1,6,5,3 w=2,3,3,3 b=2 pad=1 edge=reflect", "x=1,8,8,3 w=4,7,7,3 pad=3 edge=reflect",
   "x=1,9,8,4 w=6,3,2,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2", "x=3,1,1,5 w=4,1,1,5 b=4",
   "x=1,10,9,16 w=16,3,3,16 b=16 pad=1", "x=2,9,13,17 w=35,3,3,17 b=35 pad=1 edge=reflect",
-  "x=1,8,8,33 w=1,4,4,33 b=1 pad=1", "x=1,11,10,16 w=20,3,3,16 b=20 stride=2 pad=0,1,1,2 edge=reflect", NULL };
+  "x=1,8,8,33 w=1,4,4,33 b=1 pad=1", "x=1,11,10,16 w=20,3,3,16 b=20 stride=2 pad=0,1,1,2 edge=reflect",
+  "x=5,4,4,6 w=3,4,4,6 b=3", "x=1,17,18,32 w=48,3,3,32 b=48 pad=1 edge=reflect", "x=2,12,13,32 w=32,3,3,32 pad=0,0,2,2", NULL };
 static const char *const cases_gx[] = {
   "gy=2,3,3,4 w=4,3,3,3 b=3 size=5", "gy=1,6,7,3 w=3,3,3,2 pad=1 size=6,7", "gy=2,3,2,6 w=6,4,4,4 stride=2 pad=1 size=7,5",
   "gy=1,6,5,2 w=2,3,3,3 b=3 pad=1 edge=reflect size=6,5", "gy=2,1,1,5 w=5,4,4,6 size=4",
   "gy=2,4,4,6 w=6,4,4,5 b=5 stride=2 pad=1 size=8", "gy=1,4,5,16 w=16,3,3,20 b=20 stride=2 pad=1 size=8,10",
   "gy=1,4,10,6 w=6,3,2,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2 size=10,8",
-  "gy=1,10,9,16 w=16,3,3,16 pad=1 size=10,9", "gy=2,9,13,35 w=35,3,3,17 b=17 pad=1 edge=reflect size=9,13", NULL };
+  "gy=1,10,9,16 w=16,3,3,16 pad=1 size=10,9", "gy=2,9,13,35 w=35,3,3,17 b=17 pad=1 edge=reflect size=9,13",
+  "gy=1,17,18,48 w=48,3,3,32 b=32 pad=1 edge=reflect size=17,18", "gy=2,10,15,32 w=32,3,3,32 pad=0,0,2,2 size=12,13", NULL };
 static const char *const cases_gw[] = {
   "x=2,5,5,3 gy=2,3,3,4 kernel=3", "x=1,6,7,2 gy=1,6,7,3 kernel=3 pad=1", "x=2,7,5,4 gy=2,3,2,6 kernel=4 stride=2 pad=1",
   "x=1,6,5,3 gy=1,6,5,2 kernel=3 pad=1 edge=reflect", "x=1,8,8,3 gy=1,8,8,4 kernel=7 pad=3 edge=reflect",
   "x=1,10,8,4 gy=1,4,10,6 kernel=3,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2",
-  "x=1,10,9,16 gy=1,10,9,16 kernel=3 pad=1", "x=2,9,13,17 gy=2,9,13,35 kernel=3 pad=1 edge=reflect", NULL };
+  "x=1,10,9,16 gy=1,10,9,16 kernel=3 pad=1", "x=2,9,13,17 gy=2,9,13,35 kernel=3 pad=1 edge=reflect",
+  "x=5,4,4,6 gy=5,1,1,3 kernel=4", "x=2,5,3,12 gy=2,5,3,20 kernel=1", "x=1,17,18,32 gy=1,17,18,48 kernel=3 pad=1 edge=reflect",
+  "x=2,12,13,32 gy=2,10,15,32 kernel=3 pad=0,0,2,2", NULL };
 
 #define OPTIONS_TEXT "stride:int2=1, pad:int4=0, dilation:int2=1, groups:int=1, edge:enum(zero|reflect)=zero"
 

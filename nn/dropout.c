@@ -71,7 +71,7 @@ static bool dropout_grad(const su_node *n, su_tensor *const *gy, const bool *wan
   return (gx[0] = again(gy[0], n->r)) != NULL;
 }
 
-static const char *const cases[] = {"x=2,3,5,7 seed=7 step=3", "x=5 p=0", "x=1,1", "x=4096 p=0.9 site=3",
+static const char *const cases[] = {"x=2,3,5,7 seed=7 step=3", "x=5 p=0", "x=1,1 p=0.01", "x=4096 p=0.9 site=3",
                                     "x=8193 p=0.25 seed_hi=4294967295 site=8589934594", NULL};
 
 SU_OP(dropout) {

@@ -1,8 +1,9 @@
-/* loss.c -- losses against a target, averaged over all elements: BCE with logits, squared error, absolute error, hinge.
- * x is any shape, the target t a tensor of that shape or one number; the result is a scalar, y = sum f(x, t) / n.
+/* loss.c -- losses against a target, averaged over all elements: BCE with logits, squared error, absolute
+ * error, hinge. x is any shape, the target t a tensor of that shape or one number; the result is a scalar,
+ * y = sum f(x, t) / n.
  *
- * Each has a gradient op, gx = gy * f'(x, t) / n in one pass, which is itself differentiable. f and f' are written
- * once for doubles (the specification) and once for floats; the loops are shared.
+ * Each has a gradient op, gx = gy * f'(x, t) / n in one pass, which is itself differentiable. f and f' are
+ * written once for doubles (the specification) and once for floats; the loops are shared.
  *   bce    max(x,0) - x t + log(1 + e^-|x|), never overflows       f' = sigmoid(x) - t
  *   mse    (x - t)^2 (least squares GAN: Mao et al. 2017)          f' = 2 (x - t)
  *   l1     |x - t|                                                 f' = sign(x - t)
@@ -30,7 +31,9 @@ static enum kind kind_of(const su_op *op) {
 }
 
 /* Targets are in[k] of a loss (1) or its slope (2) where they are given; hinge has none. */
-static const void *targets(const su_plan *p, void *const *in, int k) { return p->call.in[k].ndim < 0 ? NULL : in[k]; }
+static const void *targets(const su_plan *p, void *const *in, int k) {
+  return p->call.in[k].ndim < 0 ? NULL : in[k];
+}
 
 /* ---- the specification ---- */
 
@@ -99,7 +102,8 @@ typedef struct job {
 } job;
 
 /* Sum in LANES floats side by side, then in doubles. */
-INLINE double sum_of(enum kind kind, const float *restrict x, const float *restrict t, float target, int64_t n) {
+INLINE double sum_of(enum kind kind, const float *restrict x, const float *restrict t, float target,
+                     int64_t n) {
   float lane[LANES] = {0};
   int64_t k = 0;
   for (; k + LANES <= n; k += LANES)
@@ -110,8 +114,8 @@ INLINE double sum_of(enum kind kind, const float *restrict x, const float *restr
   return sum;
 }
 
-INLINE void slopes_of(enum kind kind, const float *restrict x, const float *restrict t, float target, float *restrict gx,
-                      float scale, int64_t n) {
+INLINE void slopes_of(enum kind kind, const float *restrict x, const float *restrict t, float target,
+                      float *restrict gx, float scale, int64_t n) {
   for (int64_t k = 0; k < n; k++) gx[k] = scale * slope32(kind, x[k], t ? t[k] : target);
 }
 
@@ -160,7 +164,8 @@ static void slope_cpu(const su_plan *p, void *const *in, void *const *out, const
 
 static bool loss_shape(su_call *c) {
   if (c->in[1].ndim >= 0 && !su_want_same(c, 1, 0)) return false;
-  if (su_spec_size(&c->in[0]) == 0) return su_fail("%s: the mean of nothing: x is %s", c->op->name, su_shape_text(&c->in[0]));
+  if (su_spec_size(&c->in[0]) == 0)
+    return su_fail("%s: the mean of nothing: x is %s", c->op->name, su_shape_text(&c->in[0]));
   c->out[0].ndim = 0;
   return true;
 }
@@ -214,7 +219,8 @@ static bool loss_grad(const su_node *n, su_tensor *const *gy, const bool *want, 
   return gx[1] != NULL;
 }
 
-/* Of gx = gy f'(x, t) / n with cotangent v: towards gy sum(v f') / n, towards x and t v gy / n times the second derivative. */
+/* Of gx = gy f'(x, t) / n with cotangent v: towards gy sum(v f') / n, towards x and t v gy / n times the
+ * second derivative. */
 static bool slope_grad(const su_node *n, su_tensor *const *v, const bool *want, su_tensor **gx) {
   const enum kind kind = kind_of(n->op);
   su_tensor *x = n->in[1], *t = kind == HINGE ? NULL : n->in[2];
@@ -235,7 +241,8 @@ static bool slope_grad(const su_node *n, su_tensor *const *v, const bool *want, 
 
 static const char *const loss_cases[] = {"x=2,3,5", "x=2,3,5 t=2,3,5", "x=20001 target=0.9", "x=1 target=0",
                                          "x=257,65 t=257,65", NULL};
-static const char *const slope_cases[] = {"gy=1 x=2,3,5", "gy=1 x=2,3,5 t=2,3,5", "gy=1 x=20001 target=0.9", NULL};
+static const char *const slope_cases[] = {"gy=1 x=2,3,5", "gy=1 x=2,3,5 t=2,3,5",
+                                          "gy=1 x=20001 target=0.9", NULL};
 static const char *const hinge_cases[] = {"x=2,3,5", "x=20001 target=-1", NULL};
 static const char *const hinge_slope_cases[] = {"gy=1 x=2,3,5", "gy=1 x=20001 target=-1", NULL};
 
@@ -245,7 +252,8 @@ static const char *const hinge_slope_cases[] = {"gy=1 x=2,3,5", "gy=1 x=20001 ta
 
 SU_OP(bce) {.sig = "bce(x, t?, target:real=1) -> y", LOSS_OP, .check = bce_ok, .cases = loss_cases,
   .doc = "Mean binary cross-entropy of logits x with targets t (or one number): log(1 + e^x) - x t."};
-SU_OP(bce_gx) {.sig = "bce_gx(gy, x, t?, target:real=1) -> gx", SLOPE_OP, .check = bce_ok, .cases = slope_cases};
+SU_OP(bce_gx) {.sig = "bce_gx(gy, x, t?, target:real=1) -> gx", SLOPE_OP, .check = bce_ok,
+  .cases = slope_cases};
 
 SU_OP(mse) {.sig = "mse(x, t?, target:real=0) -> y", LOSS_OP, .cases = loss_cases,
   .doc = "Mean of (x - t)^2, against a tensor t or one number."};
@@ -265,4 +273,6 @@ static su_tensor *loss(enum kind kind, su_tensor *x, su_tensor *t, double target
 su_tensor *su_bce(su_tensor *x, su_tensor *t, double target) { return loss(BCE, x, t, target); }
 su_tensor *su_mse(su_tensor *x, su_tensor *t, double target) { return loss(MSE, x, t, target); }
 su_tensor *su_l1(su_tensor *x, su_tensor *t, double target) { return loss(L1, x, t, target); }
-su_tensor *su_hinge(su_tensor *x, int sample) { return loss(HINGE, x, NULL, sample == SU_SAMPLE_REAL ? 1 : -1); }
+su_tensor *su_hinge(su_tensor *x, int sample) {
+  return loss(HINGE, x, NULL, sample == SU_SAMPLE_REAL ? 1 : -1);
+}

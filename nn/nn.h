@@ -11,20 +11,21 @@ enum { SU_ACT_NONE, SU_ACT_RELU, SU_ACT_LRELU };
 /* eps 0: 1e-5; slope 0: 0.2. */
 typedef struct su_norm_opt { int over, act; double eps, slope; } su_norm_opt;
 
-/* y of x [n,..,c]; gain, bias [c] and residual (x's shape, act none only) may be NULL; mean and rstd, [c] or [n,c],
- * are handed out where the pointers are not NULL. */
-su_tensor *su_norm(su_tensor *x, su_tensor *gain, su_tensor *bias, su_tensor *residual, su_norm_opt o, su_tensor **mean,
-                   su_tensor **rstd);
+/* y of x [n,..,c]; gain, bias [c] and residual (x's shape, act none only) may be NULL; mean and rstd, [c]
+ * or [n,c], are handed out where the pointers are not NULL. */
+su_tensor *su_norm(su_tensor *x, su_tensor *gain, su_tensor *bias, su_tensor *residual, su_norm_opt o,
+                   su_tensor **mean, su_tensor **rstd);
 /* out = gx, ggain, gbias. over_act: two ints of the enums above. */
-bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain, su_tensor *bias,
-                const int64_t *over_act, double slope, su_tensor **out);
+bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain,
+                su_tensor *bias, const int64_t *over_act, double slope, su_tensor **out);
 
 /* ---- stat.c ---- */
 /* With given statistics [c] instead of the batch's own. o.over is not read. */
-su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias, su_norm_opt o);
+su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias,
+                        su_norm_opt o);
 /* Running averages [c], in place, from what su_norm handed out; count: numbers per population. */
-bool su_stat_update(su_tensor *running_mean, su_tensor *running_var, su_tensor *mean, su_tensor *rstd, double momentum,
-                    double eps, double count);
+bool su_stat_update(su_tensor *running_mean, su_tensor *running_var, su_tensor *mean, su_tensor *rstd,
+                    double momentum, double eps, double count);
 
 /* ---- pad.c ---- */
 enum { SU_EDGE_ZERO, SU_EDGE_REFLECT, SU_EDGE_REPLICATE };
@@ -41,8 +42,8 @@ su_tensor *su_bce(su_tensor *x, su_tensor *t, double target);      /* x are logi
 su_tensor *su_mse(su_tensor *x, su_tensor *t, double target);
 su_tensor *su_l1(su_tensor *x, su_tensor *t, double target);
 enum { SU_SAMPLE_REAL, SU_SAMPLE_FAKE };
-su_tensor *su_hinge(su_tensor *x, int sample);   /* the critic's: mean max(0, 1 - x) if real, max(0, 1 + x) if fake */
-bool su_bce_target_ok(const su_tensor *t);       /* reads t: "bce: target must lie in [0,1]; found 3.2 at [0,4]" */
+su_tensor *su_hinge(su_tensor *x, int sample);   /* a critic's: max(0, 1 - x) if real, max(0, 1 + x) if fake */
+bool su_bce_target_ok(const su_tensor *t);       /* reads t; fails: "... found 3.2 at [0,4]" */
 
 /* ---- optim.c: all in place, all of one shape; none is recorded ---- */
 typedef struct su_adam_opt {
@@ -58,9 +59,10 @@ typedef struct su_sgd_opt {
   double lr, momentum, dampening, weight_decay, step;
   bool nesterov;
 } su_sgd_opt;
-bool su_sgd(su_tensor *p, su_tensor *g, su_tensor *momentum, su_tensor *bad, su_sgd_opt o);  /* momentum NULL: none */
+/* momentum NULL: none is kept. */
+bool su_sgd(su_tensor *p, su_tensor *g, su_tensor *momentum, su_tensor *bad, su_sgd_opt o);
 bool su_ema(su_tensor *avg, su_tensor *p, double decay);           /* avg = decay*avg + (1-decay)*p */
-su_tensor *su_finite(su_tensor *x);                                /* 1 if no element is NaN or infinite, else 0 */
-bool su_all_finite(su_tensor *x, bool *finite);                    /* the same, read back */
+su_tensor *su_finite(su_tensor *x);                     /* 1 if no element is NaN or infinite, else 0 */
+bool su_all_finite(su_tensor *x, bool *finite);         /* the same, read back */
 
 #endif

@@ -1,9 +1,10 @@
-/* norm.c -- batch and instance norm: y = act((x - m) / sqrt(v + eps) * gain + bias) [+ residual], one fused op each way.
- * No running averages here, see stat.c. (Ioffe & Szegedy 2015; Ulyanov, Vedaldi & Lempitsky 2016)
+/* norm.c -- batch and instance norm: y = act((x - m) / sqrt(v + eps) * gain + bias) [+ residual], one
+ * fused op each way. No running averages here, see stat.c.
+ * (Ioffe & Szegedy 2015; Ulyanov, Vedaldi & Lempitsky 2016)
  *
- * Both are one thing: x is [groups, rows, c] in memory, and every (group, channel) is a population of `rows` numbers;
- * batch norm has one group, instance norm one per image. m is the mean, v the biased variance.
- * Backward keeps x, m and 1/sqrt(v + eps) alone: the activation's mask is computed again. */
+ * Both are one thing: x is [groups, rows, c] in memory, and every (group, channel) is a population of
+ * `rows` numbers; batch norm has one group, instance norm one per image. m is the mean, v the biased
+ * variance. Backward keeps x, m and 1/sqrt(v + eps) alone: the activation's mask is computed again. */
 #include "nn.h"
 
 #include "../runtime/ops/ops.h"
@@ -13,7 +14,8 @@
 #include <string.h>
 
 enum { BATCH, INSTANCE };
-enum { BLOCK = 64, CHUNK = 16384 };    /* channels summed side by side; elements of a chunk (64 KiB: stays in cache) */
+/* Channels summed side by side; elements of a chunk, 64 KiB, so that its second reading is from cache. */
+enum { BLOCK = 64, CHUNK = 16384 };
 
 /* A population layout, cut into chunks of whole rows. It depends on the shape alone, so results do as well. */
 typedef struct layout { int64_t groups, rows, c, chunk, chunks; } layout;
@@ -38,19 +40,21 @@ static su_spec stat_spec(const su_spec *x, int64_t over) {
 static bool want_channels(const su_call *c, int k, int64_t channels) {
   const su_spec *s = &c->in[k];
   if (s->ndim < 0 || (s->ndim == 1 && s->shape[0] == channels)) return true;
-  return su_fail("%s: %s wants one number for each of the %" PRId64 " channels, [%" PRId64 "]; has %s", c->op->name,
-                 c->op->param[k].name, channels, channels, su_shape_text(s));
+  return su_fail("%s: %s wants [%" PRId64 "], one number for each channel; has %s", c->op->name,
+                 c->op->param[k].name, channels, su_shape_text(s));
 }
 
 /* in[k] is what is normalised. A population of one has no spread: its norm would be 0 whatever x is. */
 static bool want_population(const su_call *c, int k) {
   const su_spec *x = &c->in[k];
   if (x->ndim < 2)
-    return su_fail("%s: %s wants [n,c] or [n,h,w,c], has %s", c->op->name, c->op->param[k].name, su_shape_text(x));
-  if (su_spec_size(x) == 0) return su_fail("%s: %s is empty: %s", c->op->name, c->op->param[k].name, su_shape_text(x));
+    return su_fail("%s: %s wants [n,c] or [n,h,w,c], has %s", c->op->name, c->op->param[k].name,
+                   su_shape_text(x));
+  if (su_spec_size(x) == 0)
+    return su_fail("%s: %s is empty: %s", c->op->name, c->op->param[k].name, su_shape_text(x));
   if (layout_of(x, c->i[0]).rows > 1) return true;
-  return su_fail("%s: %s norm of %s would have one value per population, which is always 0; it wants %s", c->op->name,
-                 c->i[0] == BATCH ? "batch" : "instance", su_shape_text(x),
+  return su_fail("%s: %s norm of %s averages over a single number, which makes it 0; it wants %s",
+                 c->op->name, c->i[0] == BATCH ? "batch" : "instance", su_shape_text(x),
                  c->i[0] == BATCH ? "n*h*w > 1" : "h*w > 1 (or over = \"batch\", or no norm here)");
 }
 
@@ -61,7 +65,7 @@ static bool norm_shape(su_call *c) {
   if (!want_channels(c, 1, channels) || !want_channels(c, 2, channels)) return false;
   if (c->in[3].ndim >= 0) {
     if (!su_want_same(c, 3, 0)) return false;
-    if (c->i[1]) return su_fail("norm: a residual is added to a norm without activation; apply the activation outside");
+    if (c->i[1]) return su_fail("norm: a residual wants act = \"none\"; apply the activation outside");
   }
   c->out[0] = *x;
   c->out[1] = c->out[2] = stat_spec(x, c->i[0]);
@@ -84,7 +88,9 @@ static bool norm_gx_shape(su_call *c) {
 }
 
 /* The slope on the negative side: none 1, relu 0. */
-static double slope_of(int64_t act, double slope) { return act == SU_ACT_NONE ? 1 : act == SU_ACT_RELU ? 0 : slope; }
+static double slope_of(int64_t act, double slope) {
+  return act == SU_ACT_NONE ? 1 : act == SU_ACT_RELU ? 0 : slope;
+}
 
 static bool eps_ok(const su_call *c, const double *r) {
   (void)c;
@@ -96,8 +102,9 @@ static bool eps_ok(const su_call *c, const double *r) {
 static void norm_ref(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)ws;
   const layout l = layout_of(&p->call.in[0], p->call.i[0]);
-  const double *x = in[0], *gain = in[1], *bias = in[2], *residual = in[3], slope = slope_of(p->call.i[1], r[1]);
-  double *y = out[0], *mean = out[1], *rstd = out[2];         /* x, y [groups,rows,c]; mean, rstd [groups,c] */
+  const double *x = in[0], *gain = in[1], *bias = in[2], *residual = in[3];   /* x [groups,rows,c] */
+  const double slope = slope_of(p->call.i[1], r[1]);
+  double *y = out[0], *mean = out[1], *rstd = out[2];         /* mean, rstd [groups,c] */
   for (int64_t g = 0; g < l.groups; g++)
     for (int64_t j = 0; j < l.c; j++) {
       const int64_t first = g * l.rows * l.c + j, end = first + l.rows * l.c, s = g * l.c + j;
@@ -141,7 +148,7 @@ static void norm_gx_ref(const su_plan *p, void *const *in, void *const *out, con
     }
 }
 
-/* ---- CPU: three passes (sums of each chunk, their combination, the result); x is read twice, the second time from cache ----
+/* ---- CPU: three passes: sums of each chunk, their combination, the result ----
  * A chunk's rows are summed in floats, chunks are combined in doubles, always in order. */
 
 typedef struct job {
@@ -150,8 +157,8 @@ typedef struct job {
   const float *gain, *bias;            /* [c]; bias points at zeros when there is none */
   const float *mean, *rstd;            /* [groups,c] */
   float *y, *mean_out, *rstd_out;
-  float *p1, *p2;                      /* [groups,chunks,c]: a chunk's mean and squares, or its two sums of gradients */
-  float *scale, *k1, *k2;              /* [groups,c]: rstd * gain; means of the gradient that gx subtracts */
+  float *p1, *p2;                      /* [groups,chunks,c]: a chunk's mean and squares, or s1 and s2 */
+  float *scale, *k1, *k2;              /* [groups,c]: rstd * gain; the means that gx subtracts */
   float *ggain, *gbias;                /* [c] */
   double eps;
   float slope;
@@ -189,8 +196,9 @@ static chunk chunk_at(const layout *l, int64_t k) {
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Mean and sum of squared deviations of b <= BLOCK channels over n rows. The deviations are taken from the rounded
- * mean, and their own sum corrects what that rounding did, so a mean far larger than the spread does no harm. */
+/* Mean and sum of squared deviations of b <= BLOCK channels over n rows. The deviations are taken from
+ * the rounded mean, and their own sum corrects what that rounding did, so that a mean far larger than the
+ * spread does no harm. */
 INLINE void block_stats(const float *restrict x, int64_t n, int64_t c, int64_t b, float *restrict mean,
                         float *restrict square) {
   float m[BLOCK] = {0}, d1[BLOCK] = {0}, d2[BLOCK] = {0};
@@ -227,14 +235,16 @@ SU_CLONES static void stats_range(void *arg, int64_t first, int64_t last) {
   const job *j = arg;
   for (int64_t k = first; k < last; k++) {
     const chunk q = chunk_at(&j->l, k);
-    int64_t b = 0;
-    for (; b + BLOCK <= j->l.c; b += BLOCK)
-      block_stats(j->x + q.at + b, q.n, j->l.c, BLOCK, j->p1 + q.part + b, j->p2 + q.part + b);
-    if (b < j->l.c) block_stats(j->x + q.at + b, q.n, j->l.c, j->l.c - b, j->p1 + q.part + b, j->p2 + q.part + b);
+    const float *x = j->x + q.at;
+    float *p1 = j->p1 + q.part, *p2 = j->p2 + q.part;
+    int64_t b = 0, c = j->l.c;
+    for (; b + BLOCK <= c; b += BLOCK) block_stats(x + b, q.n, c, BLOCK, p1 + b, p2 + b);
+    if (b < c) block_stats(x + b, q.n, c, c - b, p1 + b, p2 + b);
   }
 }
 
-/* Chan, Golub & LeVeque 1979: squares about the whole mean = squares about each chunk's, plus n * (difference)^2. */
+/* Squares about the whole mean = those about each chunk's, plus n * (difference)^2.
+ * (Chan, Golub & LeVeque 1979) */
 SU_CLONES static void stats_combine(void *arg, int64_t first, int64_t last) {
   const job *j = arg;
   const layout *l = &j->l;
@@ -264,8 +274,8 @@ SU_CLONES static void stats_combine(void *arg, int64_t first, int64_t last) {
 }
 
 INLINE void apply_rows(const float *restrict x, const float *restrict mean, const float *restrict scale,
-                       const float *restrict bias, const float *restrict residual, float *restrict y, int64_t n,
-                       int64_t c, float slope) {
+                       const float *restrict bias, const float *restrict residual, float *restrict y,
+                       int64_t n, int64_t c, float slope) {
   for (int64_t k = 0; k < n; k++, x += c, y += c, residual += residual ? c : 0)
     for (int64_t j = 0; j < c; j++) {
       const float u = (x[j] - mean[j]) * scale[j] + bias[j];
@@ -288,9 +298,9 @@ SU_CLONES static void apply_range(void *arg, int64_t first, int64_t last) {
 }
 
 static void norm_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
-  job j = {.l = layout_of(&p->call.in[0], p->call.i[0]), .x = in[0], .gain = in[1], .bias = in[2], .residual = in[3],
-           .y = out[0], .mean = out[1], .mean_out = out[1], .rstd_out = out[2], .eps = r[0],
-           .slope = (float)slope_of(p->call.i[1], r[1])};
+  job j = {.l = layout_of(&p->call.in[0], p->call.i[0]), .x = in[0], .gain = in[1], .bias = in[2],
+           .residual = in[3], .y = out[0], .mean = out[1], .mean_out = out[1], .rstd_out = out[2],
+           .eps = r[0], .slope = (float)slope_of(p->call.i[1], r[1])};
   carve(&j, ws);
   over_chunks(&j, stats_range);
   over_blocks(&j, stats_combine);
@@ -313,14 +323,15 @@ INLINE float behind(float gy, float d, float scale, float bias, float slope) {
 
 /* s1 = sum of g, s2 = sum of g * (x - mean), for b <= BLOCK channels over n rows. */
 INLINE void block_sums(const float *restrict gy, const float *restrict x, const float *restrict mean,
-                       const float *restrict scale, const float *restrict bias, int64_t n, int64_t c, int64_t b,
-                       float slope, float *restrict s1, float *restrict s2) {
+                       const float *restrict scale, const float *restrict bias, int64_t n, int64_t c,
+                       int64_t b, float slope, float *restrict s1, float *restrict s2) {
   float a1[BLOCK] = {0}, a2[BLOCK] = {0};
   int64_t k = 0;
   for (; k + 2 <= n; k += 2, gy += 2 * c, x += 2 * c)
     for (int64_t j = 0; j < b; j++) {
       const float d = x[j] - mean[j], e = x[c + j] - mean[j];
-      const float g = behind(gy[j], d, scale[j], bias[j], slope), h = behind(gy[c + j], e, scale[j], bias[j], slope);
+      const float g = behind(gy[j], d, scale[j], bias[j], slope);
+      const float h = behind(gy[c + j], e, scale[j], bias[j], slope);
       a1[j] += g + h;
       a2[j] += g * d + h * e;
     }
@@ -344,7 +355,8 @@ INLINE void chunk_sums(const job *j, int64_t k, float slope) {
   int64_t b = 0;
   for (; b + BLOCK <= c; b += BLOCK)
     block_sums(gy + b, x + b, mean + b, scale + b, j->bias + b, q.n, c, BLOCK, slope, p1 + b, p2 + b);
-  if (b < c) block_sums(gy + b, x + b, mean + b, scale + b, j->bias + b, q.n, c, c - b, slope, p1 + b, p2 + b);
+  if (b < c)
+    block_sums(gy + b, x + b, mean + b, scale + b, j->bias + b, q.n, c, c - b, slope, p1 + b, p2 + b);
 }
 
 SU_CLONES static void sums_range(void *arg, int64_t first, int64_t last) {
@@ -441,7 +453,8 @@ static su_tensor *population_sum(su_tensor *x, int64_t over) {
   return su_sum(x, n, axes, false);
 }
 
-/* What mean and rstd say about x when something else reads them: (gmean - grstd * rstd^3 * (x - mean)) / rows. */
+/* What mean and rstd say about x when something else reads them:
+ * (gmean - grstd * rstd^3 * (x - mean)) / rows. */
 static su_tensor *stats_gx(const su_node *n, su_tensor *gmean, su_tensor *grstd) {
   const su_spec *x = &n->in_spec[0];
   const double per = 1 / (double)layout_of(x, n->i[0]).rows;
@@ -455,7 +468,8 @@ static su_tensor *stats_gx(const su_node *n, su_tensor *gmean, su_tensor *grstd)
 static bool norm_grad(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   if (gy[0] && (want[0] || want[1] || want[2])) {
     su_tensor *out[SU_MAX_OUT];
-    if (!su_norm_gx(gy[0], n->in[0], n->out[1], n->out[2], n->in[1], n->in[2], n->i, n->r[1], out)) return false;
+    su_tensor *const *in = n->in;
+    if (!su_norm_gx(gy[0], in[0], n->out[1], n->out[2], in[1], in[2], n->i, n->r[1], out)) return false;
     for (int k = 0; k < 3; k++) gx[k] = out[k];
   }
   gx[3] = gy[0];
@@ -465,10 +479,12 @@ static bool norm_grad(const su_node *n, su_tensor *const *gy, const bool *want, 
   return gx[0] != NULL;
 }
 
-static su_tensor *or_zeros(su_tensor *g, const su_node *n, int k) { return g ? g : su_full(n->dev, &n->out_spec[k], 0); }
+static su_tensor *or_zeros(su_tensor *g, const su_node *n, int k) {
+  return g ? g : su_full(n->dev, &n->out_spec[k], 0);
+}
 
-/* Second order, in ops. With k = rstd * gain, w = v * k, P the population mean spread back, and v, vg, vb the cotangents
- * of gx, ggain, gbias, the sum that is differentiated is
+/* Second order, in ops. With k = rstd * gain, w = v * k, P the population mean spread back, and v, vg, vb
+ * the cotangents of gx, ggain, gbias, the sum that is differentiated is
  *   sum w (g - P(g) - xh P(g xh)) + sum vg g xh + sum vb g,   g = act'(u) gy,   xh = (x - mean) rstd. */
 static bool norm_gx_grad(const su_node *n, su_tensor *const *cot, const bool *want, su_tensor **gx) {
   su_tensor *gy = n->in[0], *gain = n->in[4], *bias = n->in[5];
@@ -487,7 +503,7 @@ static bool norm_gx_grad(const su_node *n, su_tensor *const *cot, const bool *wa
   tg = su_add(tg, su_add(su_mul(xh, vg), vb));
   su_tensor *txh = su_sub(su_mul(g, vg), su_add(su_mul(w, g_xh), su_mul(g, w_xh)));
   su_tensor *tx = su_mul(txh, rstd);
-  su_tensor *tk = su_mul(v, su_sub(su_sub(g, MEAN(g)), su_mul(xh, g_xh)));    /* towards k, before it is summed */
+  su_tensor *tk = su_mul(v, su_sub(su_sub(g, MEAN(g)), su_mul(xh, g_xh)));    /* towards k, unsummed */
 #undef MEAN
   if (!tg || !tx || !tk) return false;
   if (want[0] && !(gx[0] = n->i[1] ? su_lrelu_gx(tg, u, slope) : tg)) return false;
@@ -495,19 +511,22 @@ static bool norm_gx_grad(const su_node *n, su_tensor *const *cot, const bool *wa
   if (want[2] && !(gx[2] = su_neg(population_sum(tx, over)))) return false;
   su_tensor *through_k = gain ? su_mul(tk, gain) : tk;
   if (want[3] && !(gx[3] = population_sum(su_add(su_mul(d, txh), through_k), over))) return false;
-  return !want[4] || (gx[4] = population_sum(su_mul(tk, rstd), BATCH)) != NULL;   /* the bias only moves the mask */
+  /* gx[5] stays absent: the bias only moves the mask */
+  return !want[4] || (gx[4] = population_sum(su_mul(tk, rstd), BATCH)) != NULL;
 }
 
 /* ---- the ops ---- */
 
 static const char *const norm_cases[] = {
-  "x=2,3,5,7 gain=7 bias=7", "x=9,5 gain=5 bias=5 act=relu", "x=2,5,3,70 gain=70 bias=70 over=instance act=lrelu",
-  "x=1,4,6,16 over=instance residual=1,4,6,16", "x=3,1,1,4 act=lrelu slope=0.1", "x=1,33,31,20 over=instance eps=0.1",
+  "x=2,3,5,7 gain=7 bias=7", "x=9,5 gain=5 bias=5 act=relu",
+  "x=2,5,3,70 gain=70 bias=70 over=instance act=lrelu", "x=1,4,6,16 over=instance residual=1,4,6,16",
+  "x=3,1,1,4 act=lrelu slope=0.1", "x=1,33,31,20 over=instance eps=0.1",
   "x=2,7,1,1 over=instance act=relu", "x=4,3,3,130 gain=130", "x=5,2,3 bias=3 over=instance", NULL};
 
-SU_OP(norm) {.sig = "norm(x, gain?, bias?, residual?, over:enum(batch|instance)=batch, act:enum(none|relu|lrelu)=none, "
-                    "eps:real=1e-5, slope:real=0.2) -> y, mean, rstd",
-  .doc = "act((x - mean) / sqrt(var + eps) * gain + bias) + residual, over the batch or over each image; biased variance.",
+SU_OP(norm) {
+  .sig = "norm(x, gain?, bias?, residual?, over:enum(batch|instance)=batch, "
+         "act:enum(none|relu|lrelu)=none, eps:real=1e-5, slope:real=0.2) -> y, mean, rstd",
+  .doc = "act((x - mean) / sqrt(var + eps) * gain + bias) + residual, over the batch or each image.",
   .shape = norm_shape, .check = eps_ok, .ref = norm_ref, .cpu_plan = norm_plan, .grad = norm_grad, .keep_in = 7,
   .keep_out = 6, .cases = norm_cases};
 
@@ -516,22 +535,23 @@ static const char *const norm_gx_cases[] = {
   "gy=2,5,3,66 x=2,5,3,66 mean=2,66 rstd=2,66@pos gain=66 bias=66 over=instance act=lrelu",
   "gy=1,4,6,3 x=1,4,6,3 mean=1,3 rstd=1,3@pos over=instance", NULL};
 
-SU_OP(norm_gx) {.sig = "norm_gx(gy, x, mean, rstd, gain?, bias?, over:enum(batch|instance)=batch, "
-                       "act:enum(none|relu|lrelu)=none, slope:real=0.2) -> gx, ggain, gbias",
+SU_OP(norm_gx) {
+  .sig = "norm_gx(gy, x, mean, rstd, gain?, bias?, over:enum(batch|instance)=batch, "
+         "act:enum(none|relu|lrelu)=none, slope:real=0.2) -> gx, ggain, gbias",
   .doc = "Gradients of norm from its input and statistics.", .shape = norm_gx_shape, .ref = norm_gx_ref,
   .cpu_plan = norm_gx_plan, .grad = norm_gx_grad, .keep_in = 63, .cases = norm_gx_cases};
 
-bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain, su_tensor *bias,
-                const int64_t *over_act, double slope, su_tensor **out) {
-  return su_apply(&norm_gx_op, (su_tensor *[SU_MAX_IN]){gy, x, mean, rstd, gain, bias}, over_act, &slope, out);
+bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain,
+                su_tensor *bias, const int64_t *over_act, double slope, su_tensor **out) {
+  su_tensor *in[SU_MAX_IN] = {gy, x, mean, rstd, gain, bias};
+  return su_apply(&norm_gx_op, in, over_act, &slope, out);
 }
 
-su_tensor *su_norm(su_tensor *x, su_tensor *gain, su_tensor *bias, su_tensor *residual, su_norm_opt o, su_tensor **mean,
-                   su_tensor **rstd) {
-  su_tensor *out[SU_MAX_OUT];
+su_tensor *su_norm(su_tensor *x, su_tensor *gain, su_tensor *bias, su_tensor *residual, su_norm_opt o,
+                   su_tensor **mean, su_tensor **rstd) {
+  su_tensor *in[SU_MAX_IN] = {x, gain, bias, residual}, *out[SU_MAX_OUT];
   const double r[] = {o.eps ? o.eps : 1e-5, o.slope ? o.slope : 0.2};
-  if (!su_apply(&norm_op, (su_tensor *[SU_MAX_IN]){x, gain, bias, residual}, (int64_t[]){o.over, o.act}, r, out))
-    return NULL;
+  if (!su_apply(&norm_op, in, (int64_t[]){o.over, o.act}, r, out)) return NULL;
   if (mean) *mean = out[1];
   if (rstd) *rstd = out[2];
   return out[0];

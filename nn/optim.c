@@ -1,5 +1,6 @@
 /* optim.c -- Adam, SGD and weight averages, in place; and whether all numbers of a tensor are finite.
- * PyTorch's semantics unless an option says otherwise. (Adam: Kingma & Ba 2015; AdamW: Loshchilov & Hutter 2019) */
+ * PyTorch's semantics unless an option says otherwise.
+ * (Adam: Kingma & Ba 2015; AdamW: Loshchilov & Hutter 2019) */
 #include "nn.h"
 
 #include "../runtime/cpu/vmath.h"
@@ -17,8 +18,9 @@ static bool same_shapes(su_call *c, int n) {
   return su_fail("%s: bad wants one number, has shape %s", c->op->name, su_shape_text(&c->in[n]));
 }
 
-/* ---- Adam: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr m' / (sqrt(v') + eps), with m' = m / (1 - b1^t),
- * v' = v / (1 - b2^t). eps_hat: p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps). ---- */
+/* ---- Adam: m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; p -= lr m' / (sqrt(v') + eps), where
+ * m' = m / (1 - b1^t) and v' = v / (1 - b2^t).
+ * eps_hat: p -= lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps). ---- */
 
 enum { LR, BETA1, BETA2, EPS, DECAY, STEP };                  /* reals */
 enum { EPS_HAT, DECOUPLED };                                  /* ints */
@@ -28,9 +30,9 @@ typedef struct rule { double b1, c1, b2, c2, l2, shrink, rate, root, eps; } rule
 
 static rule rule_of(const int64_t *i, const double *r) {
   const double left1 = 1 - pow(r[BETA1], r[STEP]), left2 = sqrt(1 - pow(r[BETA2], r[STEP]));
-  return (rule){.b1 = r[BETA1], .c1 = 1 - r[BETA1], .b2 = r[BETA2], .c2 = 1 - r[BETA2], .l2 = i[DECOUPLED] ? 0 : r[DECAY],
-                .shrink = i[DECOUPLED] ? 1 - r[LR] * r[DECAY] : 1, .rate = r[LR] / left1 * (i[EPS_HAT] ? left2 : 1),
-                .root = i[EPS_HAT] ? 1 : 1 / left2, .eps = r[EPS]};
+  return (rule){.b1 = r[BETA1], .c1 = 1 - r[BETA1], .b2 = r[BETA2], .c2 = 1 - r[BETA2], .eps = r[EPS],
+                .l2 = i[DECOUPLED] ? 0 : r[DECAY], .shrink = i[DECOUPLED] ? 1 - r[LR] * r[DECAY] : 1,
+                .rate = r[LR] / left1 * (i[EPS_HAT] ? left2 : 1), .root = i[EPS_HAT] ? 1 : 1 / left2};
 }
 
 static bool adam_shape(su_call *c) { return same_shapes(c, 4); }
@@ -94,22 +96,27 @@ static void adam_cpu(const su_plan *p, void *const *in, void *const *out, const 
   if (in[4] && j.bad) *(float *)in[4] += 1;
 }
 
-SU_OP(adam) {.sig = "adam(p, g, m, v, bad?, lr:real, beta1:real=0.9, beta2:real=0.999, eps:real=1e-8, weight_decay:real=0, "
-                    "step:real, eps_hat:bool=0, decoupled:bool=0)",
-  .doc = "One Adam step of p along gradient g, in place; step counts from 1. Adds 1 to bad if g is not finite.",
+static const char *const adam_cases[] = {
+  "p=3,5 g=3,5 m=3,5 v=3,5@pos lr=0.01 step=1",
+  "p=40001 g=40001 m=40001 v=40001@pos bad=1 lr=2e-4 beta1=0.5 step=7 weight_decay=0.1",
+  "p=33 g=33 m=33 v=33@pos lr=0.1 step=3 eps=0.1 eps_hat=1",
+  "p=33 g=33 m=33 v=33@pos lr=0.1 step=2 weight_decay=0.3 decoupled=1", NULL};
+
+SU_OP(adam) {
+  .sig = "adam(p, g, m, v, bad?, lr:real, beta1:real=0.9, beta2:real=0.999, eps:real=1e-8, "
+         "weight_decay:real=0, step:real, eps_hat:bool=0, decoupled:bool=0)",
+  .doc = "One Adam step of p along g, in place; step counts from 1. Adds 1 to bad if g is not finite.",
   .shape = adam_shape, .check = adam_ok, .ref = adam_ref, .cpu = adam_cpu, .writes = 29,
-  .cases = (const char *const[]){"p=3,5 g=3,5 m=3,5 v=3,5@pos lr=0.01 step=1",
-                                 "p=40001 g=40001 m=40001 v=40001@pos bad=1 lr=2e-4 beta1=0.5 step=7 weight_decay=0.1",
-                                 "p=33 g=33 m=33 v=33@pos lr=0.1 step=3 eps=0.1 eps_hat=1",
-                                 "p=33 g=33 m=33 v=33@pos lr=0.1 step=2 weight_decay=0.3 decoupled=1", NULL}};
+  .cases = adam_cases};
 
 bool su_adam(su_tensor *p, su_tensor *g, su_tensor *m, su_tensor *v, su_tensor *bad, su_adam_opt o) {
-  return su_apply(&adam_op, (su_tensor *[SU_MAX_IN]){p, g, m, v, bad}, (int64_t[]){o.eps_hat, o.decoupled},
-                  (double[]){o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.step}, NULL);
+  const double r[] = {o.lr, o.beta1, o.beta2, o.eps, o.weight_decay, o.step};
+  su_tensor *in[SU_MAX_IN] = {p, g, m, v, bad};
+  return su_apply(&adam_op, in, (int64_t[]){o.eps_hat, o.decoupled}, r, NULL);
 }
 
-/* ---- SGD: d = g + decay*p; b = momentum*b + (1-dampening)*d (b = d in the first step); p -= lr * b, or with Nesterov
- * p -= lr * (d + momentum*b) ---- */
+/* ---- SGD: d = g + decay*p; b = momentum*b + (1-dampening)*d (b = d in the first step); p -= lr * b, or
+ * with Nesterov p -= lr * (d + momentum*b) ---- */
 
 enum { SGD_LR, MOMENTUM, DAMPENING, SGD_DECAY, SGD_STEP };
 
@@ -117,8 +124,10 @@ static bool sgd_shape(su_call *c) { return same_shapes(c, 3); }
 
 static bool sgd_ok(const su_call *c, const double *r) {
   if (r[SGD_STEP] < 1) return su_fail("sgd: step counts from 1, is %g", r[SGD_STEP]);
-  if (r[MOMENTUM] != 0 && c->in[2].ndim < 0) return su_fail("sgd: momentum %g wants a tensor b to keep it in", r[MOMENTUM]);
-  if (c->i[0] && (r[MOMENTUM] <= 0 || r[DAMPENING] != 0)) return su_fail("sgd: nesterov wants momentum > 0 and dampening 0");
+  if (r[MOMENTUM] != 0 && c->in[2].ndim < 0)
+    return su_fail("sgd: momentum %g wants a tensor b to keep it in", r[MOMENTUM]);
+  if (c->i[0] && (r[MOMENTUM] <= 0 || r[DAMPENING] != 0))
+    return su_fail("sgd: nesterov wants momentum > 0 and dampening 0");
   return true;
 }
 
@@ -169,16 +178,20 @@ static void sgd_cpu(const su_plan *p, void *const *in, void *const *out, const d
   if (in[3] && j.bad) *(float *)in[3] += 1;
 }
 
-SU_OP(sgd) {.sig = "sgd(p, g, b?, bad?, lr:real, momentum:real=0, dampening:real=0, weight_decay:real=0, step:real, nesterov:bool=0)",
-  .doc = "One SGD step of p along gradient g, in place; b keeps the momentum. Adds 1 to bad if g is not finite.",
-  .shape = sgd_shape, .check = sgd_ok, .ref = sgd_ref, .cpu = sgd_cpu, .writes = 13,
-  .cases = (const char *const[]){"p=3,5 g=3,5 lr=0.1 step=1", "p=40001 g=40001 b=40001 bad=1 lr=0.1 momentum=0.9 step=1",
-                                 "p=33 g=33 b=33 lr=0.1 momentum=0.9 step=2 dampening=0.5 weight_decay=0.1",
-                                 "p=33 g=33 b=33 lr=0.1 momentum=0.9 step=2 nesterov=1", NULL}};
+static const char *const sgd_cases[] = {
+  "p=3,5 g=3,5 lr=0.1 step=1", "p=40001 g=40001 b=40001 bad=1 lr=0.1 momentum=0.9 step=1",
+  "p=33 g=33 b=33 lr=0.1 momentum=0.9 step=2 dampening=0.5 weight_decay=0.1",
+  "p=33 g=33 b=33 lr=0.1 momentum=0.9 step=2 nesterov=1", NULL};
+
+SU_OP(sgd) {
+  .sig = "sgd(p, g, b?, bad?, lr:real, momentum:real=0, dampening:real=0, weight_decay:real=0, step:real, "
+         "nesterov:bool=0)",
+  .doc = "One SGD step of p along g, in place; b keeps the momentum. Adds 1 to bad if g is not finite.",
+  .shape = sgd_shape, .check = sgd_ok, .ref = sgd_ref, .cpu = sgd_cpu, .writes = 13, .cases = sgd_cases};
 
 bool su_sgd(su_tensor *p, su_tensor *g, su_tensor *momentum, su_tensor *bad, su_sgd_opt o) {
-  return su_apply(&sgd_op, (su_tensor *[SU_MAX_IN]){p, g, momentum, bad}, (int64_t[]){o.nesterov},
-                  (double[]){o.lr, o.momentum, o.dampening, o.weight_decay, o.step}, NULL);
+  const double r[] = {o.lr, o.momentum, o.dampening, o.weight_decay, o.step};
+  return su_apply(&sgd_op, (su_tensor *[SU_MAX_IN]){p, g, momentum, bad}, (int64_t[]){o.nesterov}, r, NULL);
 }
 
 /* ---- averages ---- */
@@ -206,8 +219,8 @@ static void ema_cpu(const su_plan *p, void *const *in, void *const *out, const d
   su_parallel(su_spec_size(&p->call.in[0]), CHUNK, ema_range, &j);
 }
 
-SU_OP(ema) {.sig = "ema(avg, p, decay:real)", .doc = "avg = decay*avg + (1-decay)*p, in place.", .shape = ema_shape,
-  .ref = ema_ref, .cpu = ema_cpu, .writes = 1,
+SU_OP(ema) {.sig = "ema(avg, p, decay:real)", .doc = "avg = decay*avg + (1-decay)*p, in place.",
+  .shape = ema_shape, .ref = ema_ref, .cpu = ema_cpu, .writes = 1,
   .cases = (const char *const[]){"avg=3,5 p=3,5 decay=0.9", "avg=40001 p=40001 decay=0.999", NULL}};
 
 bool su_ema(su_tensor *avg, su_tensor *p, double decay) {
@@ -243,10 +256,13 @@ static void finite_cpu(const su_plan *p, void *const *in, void *const *out, cons
   *(float *)out[0] = j.bad ? 0.0f : 1.0f;
 }
 
-SU_OP(finite) {.sig = "finite(x) -> y", .doc = "1 if no element is NaN or infinite, else 0.", .shape = finite_shape,
-  .ref = finite_ref, .cpu = finite_cpu, .cases = (const char *const[]){"x=2,3,5", "x=40001", NULL}};
+SU_OP(finite) {.sig = "finite(x) -> y", .doc = "1 if no element is NaN or infinite, else 0.",
+  .shape = finite_shape, .ref = finite_ref, .cpu = finite_cpu,
+  .cases = (const char *const[]){"x=2,3,5", "x=40001", NULL}};
 
-su_tensor *su_finite(su_tensor *x) { return su_apply1(&finite_op, (su_tensor *[SU_MAX_IN]){x}, (int64_t[1]){0}, NULL); }
+su_tensor *su_finite(su_tensor *x) {
+  return su_apply1(&finite_op, (su_tensor *[SU_MAX_IN]){x}, (int64_t[1]){0}, NULL);
+}
 
 bool su_all_finite(su_tensor *x, bool *finite) {
   double y;

@@ -1,6 +1,7 @@
-/* stat.c -- batch norm's running statistics: how they follow the batches, and the norm that uses them. The norm by the
- * batch's own statistics is in norm.c. PyTorch's rules: running = (1 - momentum)*running + momentum*batch, with the
- * unbiased variance of the batch; several populations (instance norm) are averaged first. */
+/* stat.c -- batch norm's running statistics: how they follow the batches, and the norm that uses them.
+ * The norm by the batch's own statistics is in norm.c. PyTorch's rules: running = (1 - momentum)*running
+ * + momentum*batch, with the unbiased variance of the batch; several populations (instance norm) are
+ * averaged first. */
 #include "nn.h"
 
 #include "../runtime/ops/ops.h"
@@ -13,8 +14,8 @@
 static bool channel_vector(const su_call *c, int k, int64_t channels) {
   const su_spec *s = &c->in[k];
   if (s->ndim < 0 || (s->ndim == 1 && s->shape[0] == channels)) return true;
-  return su_fail("%s: %s wants [%" PRId64 "], one number for each channel; has %s", c->op->name, c->op->param[k].name,
-                 channels, su_shape_text(s));
+  return su_fail("%s: %s wants [%" PRId64 "], one number for each channel; has %s", c->op->name,
+                 c->op->param[k].name, channels, su_shape_text(s));
 }
 
 static bool eval_shape(su_call *c) {
@@ -33,7 +34,8 @@ static double slope_of(const int64_t *i, const double *r) {
 static void eval_ref(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)ws;
   const su_spec *xs = &p->call.in[0];
-  const double *x = in[0], *mean = in[1], *var = in[2], *gain = in[3], *bias = in[4];   /* x [rows,c], the others [c] */
+  const double *x = in[0], *mean = in[1], *var = in[2];       /* x [rows,c], the others [c] */
+  const double *gain = in[3], *bias = in[4];
   const int64_t n = su_spec_size(xs), c = xs->shape[xs->ndim - 1];
   double *y = out[0];
   for (int64_t k = 0; k < n; k++) {
@@ -48,7 +50,8 @@ typedef struct eval_job { const float *x, *mean, *scale, *shift; float *y; int64
 SU_CLONES static void eval_rows(void *arg, int64_t first, int64_t last) {
   const eval_job *j = arg;
   const int64_t c = j->c;
-  const float slope = j->slope, *restrict mean = j->mean, *restrict scale = j->scale, *restrict shift = j->shift;
+  const float slope = j->slope, *restrict mean = j->mean;
+  const float *restrict scale = j->scale, *restrict shift = j->shift;
   for (int64_t k = first; k < last; k++) {
     const float *restrict x = j->x + k * c;
     float *restrict y = j->y + k * c;
@@ -91,21 +94,28 @@ static bool eval_grad(const su_node *n, su_tensor *const *gy, const bool *want, 
   if (want[0]) gx[0] = back;
   if (want[1] && !(gx[1] = su_neg(su_sum_to(back, stat)))) return false;
   /* d rstd / d var = -rstd^3 / 2 */
-  if (want[2] && !(gx[2] = su_sum_to(su_mul(su_mul(back, d), su_affine(su_square(rstd), -0.5, 0)), stat))) return false;
+  su_tensor *towards_var = want[2] ? su_mul(su_mul(back, d), su_affine(su_square(rstd), -0.5, 0)) : NULL;
+  if (want[2] && !(gx[2] = su_sum_to(towards_var, stat))) return false;
   if (want[3] && !(gx[3] = su_sum_to(su_mul(g, xh), stat))) return false;
   return !want[4] || (gx[4] = su_sum_to(g, stat)) != NULL;
 }
 
-SU_OP(norm_eval) {.sig = "norm_eval(x, mean, var, gain?, bias?, act:enum(none|relu|lrelu)=none, eps:real=1e-5, "
-                         "slope:real=0.2) -> y",
-  .doc = "Batch norm with given statistics: act((x - mean) / sqrt(var + eps) * gain + bias).", .shape = eval_shape,
-  .ref = eval_ref, .cpu_plan = eval_plan, .grad = eval_grad, .keep_in = 31,
-  .cases = (const char *const[]){"x=2,3,5,7 mean=7 var=7@pos gain=7 bias=7 act=relu", "x=4,5 mean=5 var=5@pos",
-                                 "x=1,33,32,17 mean=17 var=17@pos bias=17 act=lrelu eps=0.1", NULL}};
+static const char *const eval_cases[] = {
+  "x=2,3,5,7 mean=7 var=7@pos gain=7 bias=7 act=relu", "x=4,5 mean=5 var=5@pos",
+  "x=1,33,32,17 mean=17 var=17@pos bias=17 act=lrelu eps=0.1", NULL};
 
-su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias, su_norm_opt o) {
-  return su_apply1(&norm_eval_op, (su_tensor *[SU_MAX_IN]){x, mean, var, gain, bias}, (int64_t[]){o.act},
-                   (double[]){o.eps ? o.eps : 1e-5, o.slope ? o.slope : 0.2});
+SU_OP(norm_eval) {
+  .sig = "norm_eval(x, mean, var, gain?, bias?, act:enum(none|relu|lrelu)=none, eps:real=1e-5, "
+         "slope:real=0.2) -> y",
+  .doc = "Batch norm with given statistics: act((x - mean) / sqrt(var + eps) * gain + bias).",
+  .shape = eval_shape, .ref = eval_ref, .cpu_plan = eval_plan, .grad = eval_grad, .keep_in = 31,
+  .cases = eval_cases};
+
+su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias,
+                        su_norm_opt o) {
+  const double r[] = {o.eps ? o.eps : 1e-5, o.slope ? o.slope : 0.2};
+  su_tensor *in[SU_MAX_IN] = {x, mean, var, gain, bias};
+  return su_apply1(&norm_eval_op, in, (int64_t[]){o.act}, r);
 }
 
 /* ---- stat_update ---- */
@@ -120,7 +130,7 @@ static bool update_shape(su_call *c) {
 
 static bool update_ok(const su_call *c, const double *r) {
   (void)c;
-  return r[2] > 1 || su_fail("stat_update: a variance wants more than 1 number per population, count is %g", r[2]);
+  return r[2] > 1 || su_fail("stat_update: a variance wants more than one number; count is %g", r[2]);
 }
 
 /* One channel; reals: momentum, eps, count. The variance is read off rstd = 1 / sqrt(var + eps). */
@@ -161,14 +171,18 @@ static void update_cpu(const su_plan *p, void *const *in, void *const *out, cons
   }
 }
 
-SU_OP(stat_update) {.sig = "stat_update(running_mean, running_var, mean, rstd, momentum:real=0.1, eps:real=1e-5, count:real)",
-  .doc = "Moves running statistics, in place, towards those that norm computed of populations of `count` numbers.",
-  .shape = update_shape, .check = update_ok, .ref = update_ref, .cpu = update_cpu, .writes = 3,
-  .cases = (const char *const[]){"running_mean=7 running_var=7@pos mean=7 rstd=7@pos count=32",
-                                 "running_mean=5 running_var=5@pos mean=3,5 rstd=3,5@pos count=9 momentum=0.3", NULL}};
+static const char *const update_cases[] = {
+  "running_mean=7 running_var=7@pos mean=7 rstd=7@pos count=32",
+  "running_mean=5 running_var=5@pos mean=3,5 rstd=3,5@pos count=9 momentum=0.3", NULL};
 
-bool su_stat_update(su_tensor *running_mean, su_tensor *running_var, su_tensor *mean, su_tensor *rstd, double momentum,
-                    double eps, double count) {
-  return su_apply(&stat_update_op, (su_tensor *[SU_MAX_IN]){running_mean, running_var, mean, rstd}, (int64_t[1]){0},
-                  (double[]){momentum, eps, count}, NULL);
+SU_OP(stat_update) {
+  .sig = "stat_update(running_mean, running_var, mean, rstd, momentum:real=0.1, eps:real=1e-5, count:real)",
+  .doc = "Moves running statistics, in place, towards those norm found in populations of `count` numbers.",
+  .shape = update_shape, .check = update_ok, .ref = update_ref, .cpu = update_cpu, .writes = 3,
+  .cases = update_cases};
+
+bool su_stat_update(su_tensor *running_mean, su_tensor *running_var, su_tensor *mean, su_tensor *rstd,
+                    double momentum, double eps, double count) {
+  su_tensor *in[SU_MAX_IN] = {running_mean, running_var, mean, rstd};
+  return su_apply(&stat_update_op, in, (int64_t[1]){0}, (double[]){momentum, eps, count}, NULL);
 }

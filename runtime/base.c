@@ -10,7 +10,7 @@
 
 static _Thread_local char message[4096];
 static _Thread_local int message_code;
-static atomic_llong sys_allocs;
+static _Thread_local int64_t sys_allocs;
 
 static void set_message(int code, const char *fmt, va_list ap) {
   char text[sizeof message];          /* the arguments may point into the old message */
@@ -77,8 +77,8 @@ bool su_fault(const char *site) {
 
 /* ---- memory ---- */
 
-void su_count_sys_alloc(void) { atomic_fetch_add_explicit(&sys_allocs, 1, memory_order_relaxed); }
-int64_t su_sys_allocs(void) { return atomic_load(&sys_allocs); }
+void su_count_sys_alloc(void) { sys_allocs++; }
+int64_t su_sys_allocs(void) { return sys_allocs; }
 
 static void *counted(void *p, size_t bytes) {
   su_count_sys_alloc();

@@ -38,7 +38,7 @@ void *su_calloc(size_t bytes);
 void *su_realloc(void *p, size_t bytes);
 void su_free(void *p);
 char *su_strdup(const char *s);
-int64_t su_sys_allocs(void);     /* calls made to the system's allocator by Sumi so far */
+int64_t su_sys_allocs(void);     /* calls that this thread made to the system's allocator through Sumi's code */
 void su_count_sys_alloc(void);   /* for code that must call the system allocator by another way (mmap) */
 
 /* Fault injection: SUMI_FAULT="site:n[,site:n]" makes the n-th pass of `site` report true, once. */

@@ -1,4 +1,5 @@
--- test_cli.lua -- the command from outside: help, wrong calls and their exit codes, signals; and the machine's functions.
+-- test_cli.lua -- the command from outside: help, wrong calls and their exit codes, signals; and the machine's
+-- functions.
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 local core = require "sumi.core"
 local cli = require "sumi.cli"

@@ -1,6 +1,7 @@
-/* test_image.c -- decoders, conversion, orientation, resize, PNG writing and SHA-256 against tests/images/golden.tsv, whose
- * hashes were made with Pillow by tests/images/pillow.py. Run from the repository's root.
- * `test_image pixels FILE C H W FILTER` writes the pixels instead, for that script's random comparison. */
+/* test_image.c -- decoders, conversion, orientation, resize, PNG writing and SHA-256 against
+ * tests/images/golden.tsv, whose hashes were made with Pillow by tests/images/pillow.py. Run from the
+ * repository's root. `test_image pixels FILE C H W FILTER` writes the pixels instead, for that script's
+ * random comparison. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ static bool pattern(su_image *im, int h, int w, int c) {
   for (int y = 0; y < h; y++)
     for (int x = 0; x < w; x++)
       for (int k = 0; k < c; k++)
-        im->data[(y * w + x) * c + k] = (uint8_t)(x * 37 + y * 101 + k * 67 + ((x * y) ^ (x * x * 3 + y)) * 29);
+        im->data[(y * w + x) * c + k] =
+            (uint8_t)(x * 37 + y * 101 + k * 67 + ((x * y) ^ (x * x * 3 + y)) * 29);
   return true;
 }
 
@@ -54,7 +56,8 @@ static void resize_line(const char *line, su_scratch *scratch) {
     check(false, line);
     return;
   }
-  bool ok = pattern(&im, h, w, c) && resized(&im, oh, ow, strcmp(filter, "bicubic") == 0 ? SU_BICUBIC : SU_BILINEAR, scratch);
+  bool ok = pattern(&im, h, w, c) &&
+            resized(&im, oh, ow, strcmp(filter, "bicubic") == 0 ? SU_BICUBIC : SU_BILINEAR, scratch);
   if (ok) pixel_hash(&im, got);
   check(ok && strcmp(got, want) == 0, line);
   su_image_free(&im);
@@ -85,7 +88,9 @@ static void error_line(const char *line) {
     return;
   }
   bool ok = su_image_load(path, &im);
-  check(!ok && im.data == NULL && strncmp(su_error(), path, strlen(path)) == 0 && strstr(su_error(), line + at), line);
+  check(!ok && im.data == NULL && strncmp(su_error(), path, strlen(path)) == 0 &&
+            strstr(su_error(), line + at),
+        line);
   su_image_free(&im);
 }
 
@@ -106,7 +111,8 @@ static void goldens(const char *file) {
   su_scratch_free(&scratch);
 }
 
-/* Every prefix of a good file must fail with a message, never read past the end (run under ASan) or invent pixels. */
+/* Every prefix of a good file must fail with a message, never read past the end (run under ASan) or invent
+ * pixels. */
 static void prefixes(const char *path, size_t whole_from) {
   uint8_t *bytes;
   size_t n;
@@ -115,7 +121,7 @@ static void prefixes(const char *path, size_t whole_from) {
   if (!ok) return;
   size_t wrong = 0;
   for (size_t cut = 0; cut + whole_from < n; cut += cut < 200 ? 1 : 37) {
-    uint8_t *copy = malloc(cut ? cut : 1);       /* its own block, so that ASan sees the end */
+    uint8_t *copy = malloc(cut ? cut : 1); /* its own block, so that ASan sees the end */
     memcpy(copy, bytes, cut);
     su_image im;
     if (su_image_decode(copy, cut, &im)) wrong++;
@@ -139,12 +145,13 @@ static void png_round_trip(void) {
     pixel_hash(&im, a);
     if (ok) pixel_hash(&back, b);
     check(ok && back.c == c && strcmp(a, b) == 0, "png: reads back what was written");
-        su_free(first), su_free(second);
+    su_free(first), su_free(second);
     su_image_free(&im), su_image_free(&back);
   }
   unlink(path);
   su_image im = {0};
-  check(pattern(&im, 2, 2, 3) && !su_png_write("/no/such/folder/x.png", &im) && su_error_code() == SU_EMACHINE,
+  check(pattern(&im, 2, 2, 3) && !su_png_write("/no/such/folder/x.png", &im) &&
+            su_error_code() == SU_EMACHINE,
         "png: a folder that is not there is an error of the machine");
   su_image_free(&im);
 }
@@ -154,9 +161,11 @@ static void grid(void) {
   for (int i = 0; i < 12; i++) x[i] = i < 4 ? -1.0f : i < 8 ? 0.0f : 2.0f;
   const int64_t shape[4] = {3, 2, 2, 1};
   su_image im;
-  check(su_image_grid(x, shape, 2, 2, 2, &im) && im.h == 6 && im.w == 6 && im.c == 1, "grid: 2x2 tiles of 2x2, gutter 2");
+  check(su_image_grid(x, shape, 2, 2, 2, &im) && im.h == 6 && im.w == 6 && im.c == 1,
+        "grid: 2x2 tiles of 2x2, gutter 2");
   check(im.data && im.data[0] == 0 && im.data[4] == 128 && im.data[2] == 255 && im.data[4 * 6] == 255 &&
-        im.data[4 * 6 + 4] == 255, "grid: black, middle, clipped white, white gutter, missing tile white");
+            im.data[4 * 6 + 4] == 255,
+        "grid: black, middle, clipped white, white gutter, missing tile white");
   su_image_free(&im);
   const int64_t two[4] = {1, 2, 2, 2};
   check(!su_image_grid(x, two, 1, 1, 2, &im), "grid: two channels are refused");
@@ -177,11 +186,12 @@ static void orientations(void) {
 }
 
 static void sha(void) {
-  static const char *const known[][2] = {   /* FIPS 180-4 examples */
-    {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
-    {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
-    {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
-     "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"}};
+  static const char *const known[][2] = {
+      /* FIPS 180-4 examples */
+      {"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+      {"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+      {"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+       "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"}};
   char one[65], two[65];
   uint8_t data[400], digest[32];
   for (int portable = 0; portable < 2; portable++) {
@@ -212,14 +222,17 @@ static void sha(void) {
 static void idx(void) {
   su_idx set;
   bool ok = su_idx_load("tests/images/digits.idx.gz", &set);
-  check(ok && set.ndim == 3 && set.shape[0] == 3 && set.shape[1] == 4 && set.shape[2] == 5, "idx: gzipped, three dimensions");
+  check(ok && set.ndim == 3 && set.shape[0] == 3 && set.shape[1] == 4 && set.shape[2] == 5,
+        "idx: gzipped, three dimensions");
   check(ok && set.data[0] == 0 && set.data[59] == 59 * 3, "idx: bytes in order");
   su_idx_free(&set);
   ok = su_idx_load("tests/images/labels.idx", &set);
   check(ok && set.ndim == 1 && set.shape[0] == 3 && set.data[2] == 9, "idx: plain, labels");
   su_idx_free(&set);
-  check(!su_idx_load("tests/images/short.idx", &set) && strstr(su_error(), "short.idx"), "idx: short file is an error");
-  check(!su_idx_load("tests/images/gray.png", &set) && strstr(su_error(), "not an idx file"), "idx: a PNG is none");
+  check(!su_idx_load("tests/images/short.idx", &set) && strstr(su_error(), "short.idx"),
+        "idx: short file is an error");
+  check(!su_idx_load("tests/images/gray.png", &set) && strstr(su_error(), "not an idx file"),
+        "idx: a PNG is none");
 }
 
 static int write_pixels(char **a) {
@@ -227,7 +240,8 @@ static int write_pixels(char **a) {
   su_scratch scratch = {0};
   int c = atoi(a[3]), h = atoi(a[4]), w = atoi(a[5]);
   bool ok = su_image_load(a[2], &im) && (c == 0 || su_image_convert(&im, c));
-  if (ok && h > 0) ok = resized(&im, h, w, strcmp(a[6], "bicubic") == 0 ? SU_BICUBIC : SU_BILINEAR, &scratch);
+  if (ok && h > 0)
+    ok = resized(&im, h, w, strcmp(a[6], "bicubic") == 0 ? SU_BICUBIC : SU_BILINEAR, &scratch);
   if (ok) fwrite(im.data, (size_t)im.c, (size_t)im.h * (size_t)im.w, stdout);
   else fprintf(stderr, "%s\n", su_error());
   su_scratch_free(&scratch);

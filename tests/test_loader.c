@@ -1,5 +1,6 @@
-/* test_loader.c -- the loader without Lua: the same batches whatever the threads, the cache and the way to a step; broken
- * images; pairs. Also the driver for ThreadSanitizer and AddressSanitizer. Run from anywhere; writes below /tmp. */
+/* test_loader.c -- the loader without Lua: the same batches whatever the threads, the cache and the way to
+ * a step; broken images; pairs. Also the driver for ThreadSanitizer and AddressSanitizer. Run from
+ * anywhere; writes below /tmp. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,8 +45,11 @@ static bool make_folder(void) {
   if (!mkdtemp(dir)) return false;
   bool ok = true;
   for (int i = 0; i < N; i++) {
-    if (asprintf(&path_a[i], "%s/a%02d.png", dir, i) < 0 || asprintf(&path_b[i], "%s/b%02d.png", dir, i) < 0) return false;
-    ok = ok && picture(path_a[i], 40 + i % 3, 50 + i % 5, i) && picture(path_b[i], 40 + i % 3, 50 + i % 5, i);
+    if (asprintf(&path_a[i], "%s/a%02d.png", dir, i) < 0 ||
+        asprintf(&path_b[i], "%s/b%02d.png", dir, i) < 0)
+      return false;
+    ok = ok && picture(path_a[i], 40 + i % 3, 50 + i % 5, i) &&
+         picture(path_b[i], 40 + i % 3, 50 + i % 5, i);
   }
   return ok;
 }
@@ -61,7 +65,8 @@ static void remove_folder(void) {
 static su_loader_options basic(void) {
   su_loader_options o = {.batch = 3, .seed = 7, .shuffle = true, .threads = 2, .cache_bytes = 1 << 30};
   o.side[0] = (su_examples_options){.n = N, .a = (const char *const *)path_a};
-  o.side[0].look = (su_look){.size_h = 36, .size_w = 36, .crop_h = 32, .crop_w = 32, .channels = 3, .train = true, .flip = true};
+  o.side[0].look = (su_look){
+      .size_h = 36, .size_w = 36, .crop_h = 32, .crop_w = 32, .channels = 3, .train = true, .flip = true};
   return o;
 }
 
@@ -132,7 +137,8 @@ static void jumps(void) {
   static const int to[] = {29, 3, 4, 5, 4, 4, 0, 28, 29, 1, 10, 11};
   for (int i = 0; ok && i < 12; i++) {
     const su_batch *b = su_loader_get(l, to[i]);
-    check(b && memcmp(b->image[0], want[to[i]], (size_t)size * sizeof(float)) == 0, "a jump gives the batch of that step");
+    check(b && memcmp(b->image[0], want[to[i]], (size_t)size * sizeof(float)) == 0,
+          "a jump gives the batch of that step");
   }
   for (int i = 0; ok && i < 30; i++) free(want[i]);
   int64_t before = su_sys_allocs();
@@ -215,7 +221,8 @@ static void broken(void) {
   same_whatever_the_threads(o, "broken images skipped");
   l = su_loader_open(&o);
   for (int i = 0; l && i < 30; i++) b = su_loader_get(l, i);
-  check(b && su_loader_warnings(l) == 1 && strstr(su_loader_warning(l, 0), text), "skipped: one warning for one file");
+  check(b && su_loader_warnings(l) == 1 && strstr(su_loader_warning(l, 0), text),
+        "skipped: one warning for one file");
   su_loader_close(l);
   path_a[4] = keep[0], path_a[5] = keep[1];
   char *all[N];
@@ -228,7 +235,8 @@ static void wrong(void) {
   su_loader_options o = basic();
   o.side[0].look.size_h = o.side[0].look.size_w = 0;
   o.side[0].look.crop_h = o.side[0].look.crop_w = 45;
-  check(!su_loader_open(&o) && strstr(su_error(), "smaller than the crop of 45x45"), "images smaller than the crop");
+  check(!su_loader_open(&o) && strstr(su_error(), "smaller than the crop of 45x45"),
+        "images smaller than the crop");
   o.side[0].look.crop_h = o.side[0].look.crop_w = 0;
   su_loader *l = su_loader_open(&o);
   const su_batch *b = l ? su_loader_get(l, 0) : NULL;
@@ -236,7 +244,8 @@ static void wrong(void) {
   su_loader_close(l);
   o = basic();
   o.batch = N + 1;
-  check(!su_loader_open(&o) && strstr(su_error(), "give batch = 23 or less"), "a batch larger than the folder");
+  check(!su_loader_open(&o) && strstr(su_error(), "give batch = 23 or less"),
+        "a batch larger than the folder");
   o = basic();
   o.side[0].look.channels = 5;
   check(!su_loader_open(&o) && strstr(su_error(), "channels must be"), "five channels");
@@ -259,7 +268,8 @@ static void looks(void) {
   su_loader_options o = basic();
   o.side[0].look.jitter = 9;
   same_whatever_the_threads(o, "jitter");
-  o.side[0].look = (su_look){.size_h = 36, .short_side = true, .crop_h = 32, .crop_w = 32, .channels = 1, .train = true};
+  o.side[0].look =
+      (su_look){.size_h = 36, .short_side = true, .crop_h = 32, .crop_w = 32, .channels = 1, .train = true};
   same_whatever_the_threads(o, "short side, gray");
   uint8_t digits[N * 6 * 5];
   for (int i = 0; i < N * 30; i++) digits[i] = (uint8_t)(i % 251);
@@ -288,13 +298,18 @@ static void listing(void) {
   su_names names;
   int64_t others, filtered;
   bool ok = su_folder_images(dir, NULL, &names, &others, &filtered);
-  check(ok && names.n == 2 * N && strcmp(names.at[0], "a00.png") == 0 && strcmp(names.at[N], "b00.png") == 0, "listing");
+  check(ok && names.n == 2 * N && strcmp(names.at[0], "a00.png") == 0 &&
+            strcmp(names.at[N], "b00.png") == 0,
+        "listing");
   if (ok) su_names_free(&names);
   ok = su_folder_images(dir, "b*", &names, &others, &filtered);
   check(ok && names.n == N && filtered == N && others == 0, "listing with a filter");
   if (ok) su_names_free(&names);
-  check(!su_folder_images("/no/such/folder", NULL, &names, &others, &filtered), "listing a folder that is not there");
-  check(!su_folder_images(path_a[0], NULL, &names, &others, &filtered) && strstr(su_error(), "not a folder"), "listing a file");
+  check(!su_folder_images("/no/such/folder", NULL, &names, &others, &filtered),
+        "listing a folder that is not there");
+  check(!su_folder_images(path_a[0], NULL, &names, &others, &filtered) &&
+            strstr(su_error(), "not a folder"),
+        "listing a file");
 }
 
 int main(void) {

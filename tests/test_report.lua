@@ -1,4 +1,5 @@
--- test_report.lua -- ls, show and report on runs that the store wrote: statistics, figures, the page, reproducibility.
+-- test_report.lua -- ls, show and report on runs that the store wrote: statistics, figures, the page,
+-- reproducibility.
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 local core = require "sumi.core"
 local figure = require "sumi.figure"
@@ -48,6 +49,9 @@ local gan_names = { "loss/D/real", "loss/D/fake", "loss/G/adv" }
 local function fid(i, seed) return 100 / i + 10 * seed end
 for seed = 0, 2 do
   make_run { experiment = "toy", variant = "hinge", seed = seed, steps = 200, names = gan_names, at = gan_losses(0), scores = fid }
+end
+core.sleep(1.1)                        -- variants are shown in the order in which they were first run, to the second
+for seed = 0, 2 do
   make_run { experiment = "toy", variant = "b&c", seed = seed, steps = 200, names = gan_names, at = gan_losses(0.1),
              scores = fid, state = seed == 2 and "failed" or "done", stop = seed == 2 and 120 or nil, reason = "it <broke>" }
 end
@@ -220,7 +224,8 @@ end)
 -- ---- the page ----
 
 local void = { meta = true, img = true, input = true, br = true, path = true, use = true, circle = true, rect = true,
-  feFlood = true, feComposite = true }
+  feFlood = true, feComposite = true,
+  polygon = true, line = true, ellipse = true, polyline = true }
 
 T.test("page: tags are balanced, ids unique, nothing comes from a network", function()
   local body = html:gsub("<style>.-</style>", ""):gsub("<script>.-</script>", ""):gsub("<!doctype html>", "")
@@ -240,6 +245,24 @@ T.test("page: tags are balanced, ids unique, nothing comes from a network", func
   T.ok(not html:find "https?://[^w]" and not html:find "src=\"[^d]", "something is loaded from elsewhere")
   T.ok(not html:find "<link" and not html:find "@import")
   for ref in body:gmatch "href=['\"]#([^'\"]*)['\"]" do T.ok(ids[ref], "points to nothing: #" .. ref) end
+end)
+
+T.test("page: the labels of inline figures are those of the files", function()
+  local n = 0
+  for i, name in ipairs { "loss-D", "loss-G", "metric-fid" } do
+    local at = html:find('id="fig-' .. name .. '"', 1, true)
+    local inline = html:sub(at, html:find("</figure>", at, true))
+    local function labels(svg)
+      local out = {}
+      for text in svg:gmatch "<text>(.-)</text>" do out[#out + 1] = text end
+      return out
+    end
+    local want = labels(core.read_file(report_dir .. "/figures/" .. name .. ".svg"))
+    T.eq(labels(inline), want, name)
+    n = n + #want
+    T.eq(select(2, inline:gsub(" id='f" .. i .. "%-gpDot'", "")), 1)
+  end
+  T.ok(n > 30, n .. " labels")
 end)
 
 T.test("page: every link to a file leads somewhere", function()
@@ -295,6 +318,33 @@ T.test("one run: its own report folder; stopped runs are marked", function()
   T.ok(page:find("final (1 seed)", 1, true))
 end)
 
+T.test("what the script declared: kept with the run, drawn instead of the defaults", function()
+  local function declare(list)
+    local run = store.create { results = results, experiment = "told", variant = "default", seed = 0, steps = 100, config = {},
+      fresh = true, provenance = { { "report", require("sumi.json").encode(list) } } }
+    for i = 1, 100 do run:metrics(i, i, gan_names, gan_losses(0)(i, 1)) end
+    for _, at in ipairs { 10, 50, 100 } do
+      local path = ("samples/fake-%08d.png"):format(at)
+      core.image_grid(run.dir .. "/" .. path, core.full(0.1, { 1, 8, 8, 3 }), 1, 1)
+      run:sample(at, "fake", path, 1, 1)
+    end
+    run:finish("done", 0)
+    return run.dir
+  end
+  local dir = declare { figure.curve { "loss/*", name = "mine", title = "All losses", log = true },
+                        figure.strip { "sample/fake", at = { 10, 70 }, title = "How it grew" } }
+  T.eq({ (select(3, sumi("report", "-q", dir))), (core.listdir(dir .. "/report/figures")) },
+    { "", { "mine.gp", "mine.pdf", "mine.png", "mine.raw.tsv", "mine.svg", "mine.tsv" } })
+  T.ok(core.read_file(dir .. "/report/figures/mine.gp"):find("set logscale y", 1, true))
+  local page = core.read_file(dir .. "/report/report.html")
+  local strip = page:match "How it grew(.-)</figure>"
+  T.ok(strip and strip:find("step 70", 1, true) and strip:find("at step 50", 1, true), tostring(strip))
+  T.eq(select(2, strip:gsub("<img ", "")), 2)
+  local c, _, e = sumi("report", declare { figure.strip { "sample/nothing" } })
+  T.eq(c, 4)
+  T.ok(e:find("no samples are tagged 'nothing'", 1, true), e)
+end)
+
 T.test("by script; --only draws figures alone; --out", function()
   local path = tmp .. "/toy.lua"
   assert(core.write_file_atomic(path, script))
@@ -325,7 +375,7 @@ end)
 T.test("ls: a line for each run; states, json, tsv", function()
   local _, list = sumi("ls", "toy/*")
   T.eq(select(2, list:gsub("\n", "")), 6)
-  T.ok(list:find "toy/hinge/seed%-0 +%x+ +done +200 +%S+ +fid? ?.*█", list)
+  T.ok(list:find "toy/hinge/seed%-0 +%x+ +done +200 +%S+ +metric/fid 0.500 [▁-█]+", list)
   local _, failed = sumi("ls", "--state", "failed")
   T.ok(failed:find "^toy/b&c/seed%-2[^\n]*failed +120 of 200[^\n]*\n$", failed)
   local _, tsv = sumi("ls", "--tsv")
@@ -357,8 +407,7 @@ T.test("weights hash: of the weights alone, of the newest checkpoint that is who
   local run = store.create { results = results, experiment = "hash", variant = "default", seed = 0, steps = 9, config = {} }
   local function save(step, weight, moment)
     run:metrics(step, step, { "loss/G/adv" }, { 1 })
-    run:save(step, { { "G/1/conv.weight", core.full(weight, { 2, 3 }) }, { "adam/G/m/G/1/conv.weight", core.full(moment, { 2, 3 }) } },
-             { weights = { "G/1/conv.weight" } })
+    run:save(step, { { "G/1/conv.weight", core.full(weight, { 2, 3 }) }, { "opt/G/m/G/1/conv.weight", core.full(moment, { 2, 3 }) } }, {})
     local c, o = sumi("show", run.dir, "--weights-hash")
     T.eq(c, 0)
     T.ok(o:find "^%x+\n$" and #o == 65, o)

@@ -1,6 +1,6 @@
 -- cli.lua -- the command: one table of verbs with their flags makes the parser, the help and the first screen.
--- A verb only parses and hands on; the work is in trainer, show, report and doctor, loaded when they are called.
--- main(args) returns the exit code; a wrong call raises {code = 2, msg = ...} (see core.fail).
+-- A verb only parses and hands on; the work is in trainer, show, report and doctor, loaded when they are
+-- called. main(args) returns the exit code; a wrong call raises {code = 2, msg = ...} (see core.fail).
 local core = require "sumi.core"
 
 local cli = {}
@@ -19,7 +19,8 @@ end
 
 -- ---- flags ----
 
--- A flag: {"--name", short = "-n", value = "N", kind = "integer", "what it does"}; without value it is a switch.
+-- A flag: {"--name", short = "-n", value = "N", kind = "integer", "what it does"}; without value it is a
+-- switch.
 local every_verb = {
   { "--results", value = "DIR", "where runs are kept (default: SUMI_RESULTS, else results)" },
   { "--color", value = "WHEN", among = { "auto", "always", "never" }, "auto, always or never; NO_COLOR is obeyed" },
@@ -28,7 +29,7 @@ local every_verb = {
 
 local function flags_of(v)
   local list, find = {}, {}
-  for _, source in ipairs { v.flags or {}, every_verb } do
+  for _, source in ipairs { v.flags or {}, v.raw and { every_verb[3] } or every_verb } do
     for _, f in ipairs(source) do
       list[#list + 1] = f
       find[f[1]] = f
@@ -151,6 +152,15 @@ local function check_script(v, path)
   wrong(v, "no such script: %s%s", path, guess)
 end
 
+-- The call as it could be typed again, for the record.
+local function command_line(args)
+  local out = { "sumi" }
+  for _, a in ipairs(args) do
+    out[#out + 1] = a:find "^[%w_./=:,+%%@-]+$" and a or "'" .. a:gsub("'", "'\\''") .. "'"
+  end
+  return table.concat(out, " ")
+end
+
 local progress_flags = {
   { "--quiet", short = "-q", "no progress" },
   { "--log-every", value = "S", kind = "seconds", "seconds between log lines where stderr is no terminal (60)" },
@@ -199,7 +209,8 @@ verb {
     core.catch_signals()
     return require("sumi.trainer").run {
       script = script, knobs = knobs, seed = opt.seed, variant = opt.variant, device = opt.device, steps = opt.steps,
-      results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet }
+      results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
+      command = command_line(cli.args) }
   end,
 }
 
@@ -217,7 +228,8 @@ verb {
     local dir = require("sumi.show").one(results_dir(opt), rest[1])
     set_progress(opt)
     core.catch_signals()
-    return require("sumi.trainer").resume { dir = dir, device = opt.device, steps = opt.steps, quiet = opt.quiet }
+    return require("sumi.trainer").resume {
+      dir = dir, device = opt.device, steps = opt.steps, quiet = opt.quiet, command = command_line(cli.args) }
   end,
 }
 
@@ -380,6 +392,7 @@ end
 
 -- Run the command; args are those after the program's name. Returns the exit code.
 function cli.main(args)
+  cli.args = args
   local name = args[1]
   if not name then return first_screen() end
   if name == "--help" or name == "-h" then return help() end

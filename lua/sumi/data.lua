@@ -1,31 +1,35 @@
 -- data.lua -- where examples come from: folders of images, pairs, labelled folders, MNIST, and two toys.
 --
--- A data object knows its options when it is made (so that mistakes are reported at the script's line) and touches no file
--- until data:open{seed=, device=, channels=, start=}. data:get(step) depends on (seed, step) only.
+-- A data object knows its options when it is made (so that mistakes are reported at the script's line)
+-- and touches no file until data:open{seed=, device=, channels=, start=}. data:get(step) depends on
+-- (seed, step) only.
 local core = require "sumi.core"
 local util = require "sumi.util"
 
 local data = {}
 
--- Folders that relative paths are looked up in before the current one; the experiment loader puts the script's here.
+-- Folders that relative paths are looked up in before the current one; the experiment loader puts the
+-- script's here.
 data.base = {}
 
 local methods = {}
 local meta = {__index = methods, __name = "sumi.data"}
 
+local function fail(fmt, ...) core.fail(fmt:format(...)) end
+
 -- ---- paths ----
 
+-- The first place where the path exists: below each base folder, then as it is.
 local function resolve(path, what, kind)
   local tried = {}
-  local list = {}
-  if path:sub(1, 1) == "/" then list[1] = path end
-  for i = 1, path:sub(1, 1) == "/" and 0 or #data.base do list[i] = data.base[i] .. "/" .. path end
-  if path:sub(1, 1) ~= "/" then list[#list + 1] = path end
-  for _, candidate in ipairs(list) do
-    if core.stat(candidate) then return candidate end
-    tried[#tried + 1] = candidate
+  if path:sub(1, 1) ~= "/" then
+    for i, base in ipairs(data.base) do tried[i] = base .. "/" .. path end
   end
-  core.fail(("%s: there is no %s '%s' (looked for %s)"):format(what, kind, path, table.concat(tried, ", ")))
+  tried[#tried + 1] = path
+  for _, candidate in ipairs(tried) do
+    if core.stat(candidate) then return candidate end
+  end
+  fail("%s: there is no %s '%s' (looked for %s)", what, kind, path, table.concat(tried, ", "))
 end
 
 local function folder_files(folder, o, what)
@@ -33,9 +37,12 @@ local function folder_files(folder, o, what)
   local files, others, filtered = core.image_files(dir, o.filter)
   if #files == 0 then
     local hint = "put .jpg, .jpeg, .png or .webp files there"
-    if filtered > 0 then hint = ("%d images are there, but filter = '%s' matches none"):format(filtered, o.filter)
-    elseif others > 0 then hint = ("its %d files are not .jpg, .jpeg, .png or .webp"):format(others) end
-    core.fail(("%s: the folder %s holds no images; %s"):format(what, folder, hint))
+    if filtered > 0 then
+      hint = ("%d images are there, but filter = '%s' matches none"):format(filtered, o.filter)
+    elseif others > 0 then
+      hint = ("its %d files are not .jpg, .jpeg, .png or .webp"):format(others)
+    end
+    fail("%s: the folder %s holds no images; %s", what, folder, hint)
   end
   local list = {}
   for i, name in ipairs(files) do
@@ -59,7 +66,7 @@ local function by_stem(list, what)
   local map = {}
   for _, file in ipairs(list) do
     local twin = map[stem(file.name)]
-    if twin then core.fail(("%s: %s and %s have one name; which is the pair's?"):format(what, twin.shown, file.shown)) end
+    if twin then fail("%s: %s and %s have one name; which is the pair's?", what, twin.shown, file.shown) end
     map[stem(file.name)] = file
   end
   return map
@@ -68,14 +75,18 @@ end
 local function first_without(list, map, folder, what)
   for _, file in ipairs(list) do
     if not map[stem(file.name)] then
-      core.fail(("%s: %s has no partner: there is no %s.* in %s"):format(what, file.shown, stem(file.name), folder))
+      fail("%s: %s has no partner: there is no %s.* in %s", what, file.shown, stem(file.name), folder)
     end
   end
 end
 
+local function two_folders(o, limit, what)
+  return folder_files(o.a, {filter = o.filter_a or o.filter, limit = limit}, what),
+         folder_files(o.b, {filter = o.filter_b or o.filter, limit = limit}, what)
+end
+
 local function list_pairs(o, what)
-  local all = {filter = o.filter}
-  local a, b = folder_files(o.a, all, what), folder_files(o.b, all, what)
+  local a, b = two_folders(o, nil, what)
   local in_a, in_b = by_stem(a, what), by_stem(b, what)
   first_without(a, in_b, o.b, what)
   first_without(b, in_a, o.a, what)
@@ -89,7 +100,7 @@ local function list_pairs(o, what)
 end
 
 local function list_unpaired(o, what)
-  local a, b = folder_files(o.a, o, what), folder_files(o.b, o, what)
+  local a, b = two_folders(o, o.limit, what)
   return {a = paths(a), b = paths(b)}, table.move(b, 1, #b, #a + 1, table.move(a, 1, #a, 1, {}))
 end
 
@@ -99,7 +110,7 @@ local function list_labels(o, what)
   for i, file in ipairs(files) do
     local class = file.name:match "^([^/]+)/"
     if not class then
-      core.fail(("%s: labels = true wants one subfolder for each class, but %s lies in none"):format(what, file.shown))
+      fail("%s: labels = true wants one subfolder for each class, but %s lies in none", what, file.shown)
     end
     if not index[class] then
       classes[#classes + 1] = class
@@ -120,13 +131,16 @@ end
 -- ---- options ----
 
 local shared = {
-  size = "integer|table", crop = "integer|table", fit = {type = "string", choices = {"exact", "short"}, default = "exact"},
+  size = "integer|table", crop = "integer|table",
+  fit = {type = "string", choices = {"exact", "short"}, default = "exact"},
   flip = {type = "boolean", default = false}, jitter = {type = "integer", default = 0, min = 0, max = 4096},
   resize = {type = "string", choices = {"bicubic", "bilinear"}, default = "bicubic"},
-  batch = {type = "integer", default = 1, min = 1, max = 65536}, channels = {type = "integer", min = 1, max = 4},
+  batch = {type = "integer", default = 1, min = 1, max = 65536},
+  channels = {type = "integer", min = 1, max = 4},
   on_error = {type = "string", choices = {"fail", "skip"}, default = "fail"},
   threads = {type = "integer", default = 2, min = 0, max = 64}, train = {type = "boolean", default = true},
-  shuffle = "boolean", limit = {type = "integer", min = 1}, cache = {type = "number", default = 1024, min = 0},
+  shuffle = "boolean", limit = {type = "integer", min = 1},
+  cache = {type = "number", default = 1024, min = 0},   -- MB of RAM for decoded images
 }
 
 local function with_shared(more)
@@ -139,9 +153,9 @@ local function extent(v, name, what)
   if v == nil then return nil end
   local h, w = v, v
   if type(v) == "table" then h, w = v[1], v[2] end
-  local ok = math.type(h) == "integer" and math.type(w) == "integer" and h > 0 and w > 0 and h <= 16384 and w <= 16384
-  if not ok or (type(v) == "table" and #v ~= 2) then
-    core.fail(("%s: %s is a number of pixels from 1 to 16384, or {height, width}"):format(what, name))
+  local function pixels(n) return math.type(n) == "integer" and n >= 1 and n <= 16384 end
+  if not (pixels(h) and pixels(w)) or (type(v) == "table" and #v ~= 2) then
+    fail("%s: %s is a number of pixels from 1 to 16384, or {height, width}", what, name)
   end
   return h, w
 end
@@ -151,18 +165,18 @@ local function look(o, what)
   local size_h, size_w = extent(o.size, "size", what)
   local crop_h, crop_w = extent(o.crop, "crop", what)
   if o.fit == "short" then
-    if not size_h then core.fail(what .. ": fit = 'short' resizes the short side to size: give size = N") end
-    if type(o.size) == "table" then core.fail(what .. ": fit = 'short' wants one number as size, that of the short side") end
+    if not size_h then fail("%s: fit = 'short' resizes the short side to size: give size = N", what) end
+    if type(o.size) == "table" then fail("%s: fit = 'short' wants one number as size", what) end
     if not crop_h then crop_h, crop_w = size_h, size_h end
   end
   if size_h and crop_h and (crop_h > size_h or crop_w > size_w) then
-    core.fail(("%s: a crop of %dx%d cannot come from images of %dx%d; give size of at least %d"):format(what, crop_w, crop_h,
-      size_w, size_h, math.max(crop_h, crop_w)))
+    fail("%s: a crop of %dx%d cannot come from images of %dx%d; give size of at least %d", what, crop_w,
+      crop_h, size_w, size_h, math.max(crop_h, crop_w))
   end
-  if o.jitter > 0 and not size_h then core.fail(what .. ": jitter varies the load size: give size = N") end
+  if o.jitter > 0 and not size_h then fail("%s: jitter varies the load size: give size = N", what) end
   if o.shuffle == nil then o.shuffle = o.train end
-  return {size_h = size_h, size_w = size_w, crop_h = crop_h, crop_w = crop_w, short_side = o.fit == "short", jitter = o.jitter,
-          flip = o.flip, train = o.train, resize = o.resize}
+  return {size_h = size_h, size_w = size_w, crop_h = crop_h, crop_w = crop_w, short_side = o.fit == "short",
+          jitter = o.jitter, flip = o.flip, train = o.train, resize = o.resize}
 end
 
 local function object(kind, o, fields)
@@ -170,24 +184,37 @@ local function object(kind, o, fields)
   return setmetatable(fields, meta)
 end
 
--- images{ "dir" | a="dir", b="dir" | ab="dir", ... } -> data. One folder gives batches {x=}, two give {a=, b=}: unpaired, or
--- with paired = true pairs of equal names; ab = images whose halves are the pair (side = 'ba': the left half is b).
--- labels = true: one subfolder for each class, y counts from 0 in the order of their names.
+-- What images and mnist have in common: resize to size (exactly, or with fit = 'short' its short side),
+-- then crop (at random, or the middle with train = false), then flip. jitter = N resizes to size + 0..N,
+-- drawn for each example, and crops back to crop or size. on_error = 'skip' replaces a broken image by the
+-- next good one. Neither threads nor cache change what a step gets.
+--
+-- images{ "dir" | a="dir", b="dir" | ab="dir", ... } -> data. One folder gives batches {x=}, two give
+-- {a=, b=}: unpaired, or with paired = true pairs of equal names; ab = images whose halves are the pair
+-- (side = 'ba': the left half is b). filter = "glob" (filter_a, filter_b for one side) is matched against
+-- the path below the folder and against the name alone. labels = true: one subfolder for each class, y
+-- counts from 0 in the order of their names.
 function data.images(given)
   local what = "images"
   if type(given) == "string" then given = {given} end
-  local o = util.options(given, with_shared {"string", a = "string", b = "string", ab = "string", filter = "string",
-    side = {type = "string", choices = {"ab", "ba"}, default = "ab"}, paired = {type = "boolean", default = false},
+  local o = util.options(given, with_shared {"string", a = "string", b = "string", ab = "string",
+    filter = "string", filter_a = "string", filter_b = "string", paired = {type = "boolean", default = false},
+    side = {type = "string", choices = {"ab", "ba"}, default = "ab"},
     labels = {type = "boolean", default = false}}, what)
   local sources = (o[1] and 1 or 0) + ((o.a or o.b) and 1 or 0) + (o.ab and 1 or 0)
   if sources ~= 1 or (o.a == nil) ~= (o.b == nil) then
-    core.fail('images: wants one source: images{"folder"}, images{a = "folder", b = "folder"} or images{ab = "folder"}')
+    fail 'images: wants one source: images{"folder"}, images{a = "folder", b = "folder"}, images{ab = "folder"}'
   end
-  if o.paired and not o.a then core.fail "images: paired = true wants two folders: a = and b =" end
-  if o.labels and not o[1] then core.fail 'images: labels = true wants one folder with a subfolder for each class: images{"folder"}' end
+  if (o.filter_a or o.filter_b) and not o.a then
+    fail "images: filter_a and filter_b belong to a = and b =; use filter ="
+  end
+  if o.paired and not o.a then fail "images: paired = true wants two folders: a = and b =" end
+  if o.labels and not o[1] then
+    fail 'images: labels = true wants one folder with a subfolder for each class: images{"folder"}'
+  end
   local two = o.a or o.ab
-  return object("images", o, {look = look(o, what), names = two and {"a", "b"} or {"x"}, default_channels = 3,
-    list = function() return list_images(o, what) end})
+  return object("images", o, {look = look(o, what), names = two and {"a", "b"} or {"x"},
+    default_channels = 3, list = function() return list_images(o, what) end})
 end
 
 -- ---- MNIST ----
@@ -199,7 +226,7 @@ local function idx_file(o, which)
     local path = dir .. "/" .. name .. ending
     if core.stat(path) then return {path = path, shown = o[1] .. "/" .. name .. ending} end
   end
-  core.fail(("mnist: %s holds no %s or %s.gz"):format(o[1], name, name))
+  fail("mnist: %s holds no %s or %s.gz", o[1], name, name)
 end
 
 local function list_mnist(o)
@@ -211,27 +238,27 @@ local function list_mnist(o)
     labels = o.labels and {path = resolve(o.labels, "mnist", "file"), shown = o.labels}
   end
   local bytes, shape = core.idx_read(images.path)
-  if #shape ~= 3 then core.fail(("mnist: %s has %d dimensions; images have 3"):format(images.shown, #shape)) end
+  if #shape ~= 3 then fail("mnist: %s has %d dimensions; images have 3", images.shown, #shape) end
   local n = math.min(shape[1], o.limit or shape[1])
   local t = {bytes = bytes, n = n, bytes_h = shape[2], bytes_w = shape[3]}
   if not labels then return t, {images} end
   local y, count = core.idx_read(labels.path)
   if #count ~= 1 or count[1] ~= shape[1] then
-    core.fail(("mnist: %s holds %d labels, %s %d images"):format(labels.shown, count[1], images.shown, shape[1]))
+    fail("mnist: %s holds %d labels, %s %d images", labels.shown, count[1], images.shown, shape[1])
   end
   t.labels = {}
   for i = 1, n do t.labels[i] = y:byte(i) end
   return t, {images, labels}
 end
 
--- mnist{ "dir", split = "train" | "test" } or mnist{ images = "file", labels = "file" } -> data with {x=, y=}. The files are idx,
--- gzipped or not; size = 32 resizes the 28 pixels.
+-- mnist{ "dir", split = "train" | "test" } or mnist{ images = "file", labels = "file" } -> data with {x=,
+-- y=}. The files are idx, gzipped or not; size = 32 resizes the 28 pixels.
 function data.mnist(given)
   if type(given) == "string" then given = {given} end
   local o = util.options(given, with_shared {"string", images = "string", labels = "string",
     split = {type = "string", choices = {"train", "test"}, default = "train"}}, "mnist")
   if (o[1] == nil) == (o.images == nil) or (o.labels and not o.images) then
-    core.fail 'mnist: wants mnist{"folder"} or mnist{images = "file", labels = "file"}'
+    fail 'mnist: wants mnist{"folder"} or mnist{images = "file", labels = "file"}'
   end
   return object("mnist", o, {look = look(o, "mnist"), names = {"x"}, default_channels = 1,
     list = function() return list_mnist(o) end})
@@ -239,21 +266,25 @@ end
 
 -- ---- toys: points in the plane ----
 
-local toy_spec = {batch = {type = "integer", default = 64, min = 1, max = 1 << 20}, std = {type = "number", min = 0},
-                  count = {type = "integer", default = 51200, min = 1}, labels = {type = "boolean", default = false}}
+local toy_spec = {batch = {type = "integer", default = 64, min = 1, max = 1 << 20},
+                  count = {type = "integer", default = 51200, min = 1},
+                  labels = {type = "boolean", default = false}}
 
 local function toy(kind, given, more, modes_of)
   for _, k in ipairs(util.names(toy_spec)) do more[k] = more[k] or toy_spec[k] end
   local o = util.options(given, more, kind)
-  if o.count < o.batch then core.fail(("%s: an epoch (count = %d) is shorter than a batch of %d"):format(kind, o.count, o.batch)) end
+  if o.count < o.batch then
+    fail("%s: an epoch (count = %d) is shorter than a batch of %d", kind, o.count, o.batch)
+  end
   return object(kind, o, {modes = modes_of(o), std = o.std, names = {"x"}})
 end
 
--- ring{modes = 8, radius = 2, std = 0.02, batch =, count =, labels =} -> data with {x = [n,2]}: Gaussians on a circle, the first
--- at (radius, 0). data.modes are the centres, data.std their width, count the examples that are called an epoch.
+-- ring{modes = 8, radius = 2, std = 0.02, batch =, count =, labels =} -> data with {x = [n,2]}: Gaussians
+-- on a circle, the first at (radius, 0). data.modes are the centres, data.std their width, count the
+-- examples that are called an epoch.
 function data.ring(given)
-  return toy("ring", given, {modes = {type = "integer", default = 8, min = 1, max = 4096}, radius = {type = "number", default = 2},
-    std = {type = "number", default = 0.02, min = 0}}, function(o)
+  return toy("ring", given, {modes = {type = "integer", default = 8, min = 1, max = 4096},
+    radius = {type = "number", default = 2}, std = {type = "number", default = 0.02, min = 0}}, function(o)
     local list = {}
     for i = 1, o.modes do
       local turn = 2 * math.pi * (i - 1) / o.modes
@@ -263,7 +294,8 @@ function data.ring(given)
   end)
 end
 
--- points_grid{side = 5, spacing = 2, std = 0.05, ...} -> data like ring: side x side Gaussians around the origin.
+-- points_grid{side = 5, spacing = 2, std = 0.05, ...} -> data like ring: side x side Gaussians around the
+-- origin.
 function data.points_grid(given)
   return toy("points_grid", given, {side = {type = "integer", default = 5, min = 1, max = 64},
     spacing = {type = "number", default = 2}, std = {type = "number", default = 0.05, min = 0}}, function(o)
@@ -280,20 +312,21 @@ end
 local function channels_of(self, wanted)
   local own = self.options.channels
   if own and wanted and own ~= wanted then
-    core.fail(("%s: channels = %d, but the network wants %d; give channels = %d, or change the network's input"):format(self.kind,
-      own, wanted, wanted))
+    fail("%s: channels = %d, but the network wants %d; give channels = %d, or change the network's input",
+      self.kind, own, wanted, wanted)
   end
   if wanted and (wanted < 1 or wanted > 4) then
-    core.fail(("%s: the network wants %d channels; images have 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA)"):format(self.kind, wanted))
+    fail("%s: the network wants %d channels; images have 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA)",
+      self.kind, wanted)
   end
   return own or wanted or self.default_channels
 end
 
--- open{seed=, device="cpu", channels=nil, start=0}: lists the files, looks at the first image, starts the threads.
--- start is the step that will be asked for first (resuming).
+-- open{seed=, device="cpu", channels=nil, start=0}: lists the files, looks at the first image, starts the
+-- threads. start is the step that will be asked for first (resuming).
 function methods:open(given)
-  local g = util.options(given, {seed = {type = "integer", default = 0}, device = {type = "string", default = "cpu"},
-    channels = "integer", start = {type = "integer", default = 0, min = 0}}, "open")
+  local g = util.options(given, {seed = {type = "integer", default = 0}, channels = "integer",
+    device = {type = "string", default = "cpu"}, start = {type = "integer", default = 0, min = 0}}, "open")
   self:close()
   self.seed, self.device = g.seed, g.device
   if self.modes then
@@ -304,7 +337,8 @@ function methods:open(given)
   t, self.files, self.classes = self.list()
   for _, k in ipairs(util.names(self.look)) do t[k] = self.look[k] end
   t.channels = channels_of(self, g.channels)
-  t.seed, t.device, t.start, t.batch, t.threads, t.shuffle = g.seed, g.device, g.start, o.batch, o.threads, o.shuffle
+  t.seed, t.device, t.start = g.seed, g.device, g.start
+  t.batch, t.threads, t.shuffle = o.batch, o.threads, o.shuffle
   t.skip, t.cache_bytes = o.on_error == "skip", math.floor(o.cache * 1e6)
   self.loader = core.loader(t)
   self.channels, self.warned, self.opened = t.channels, 0, true
@@ -312,7 +346,8 @@ function methods:open(given)
 end
 
 local function must_be_open(self)
-  if not self.opened then core.fail(self.kind .. ": the data are not open; the trainer opens them, or call data:open{seed = 1}") end
+  if self.opened then return end
+  fail("%s: the data are not open; the trainer opens them, or call data:open{seed = 1}", self.kind)
 end
 
 -- Examples in an epoch.
@@ -328,15 +363,17 @@ function methods:steps_per_epoch() return self:count() // self.batch end
 -- Height, width and channels of a batch's images.
 function methods:shape()
   must_be_open(self)
-  if self.modes then core.fail(self.kind .. ": points have no height and width") end
+  if self.modes then fail("%s: points have no height and width", self.kind) end
   return self.loader:shape()
 end
 
--- The batch of a step counted from 0: {x=} or {a=, b=}, images [n,h,w,c] in [-1,1] or points [n,2]; y [n] where there are labels.
+-- The batch of a step counted from 0: {x=} or {a=, b=}, images [n,h,w,c] in [-1,1] or points [n,2]; y [n]
+-- where there are labels.
 function methods:get(step)
   must_be_open(self)
   if self.loader then return self.loader:get(step, self.names) end
-  local x, y = core.points {modes = self.modes, std = self.std, n = self.batch, seed = self.seed, step = step, device = self.device}
+  local x, y = core.points {modes = self.modes, std = self.std, n = self.batch, seed = self.seed, step = step,
+                            device = self.device}
   return {x = x, y = self.options.labels and y or nil}
 end
 
@@ -352,7 +389,8 @@ function methods:warnings()
   end
 end
 
--- {{path=, bytes=, sha256=}, ...} of the files in the order in which they are used. Paths are as the script gives them.
+-- {{path=, bytes=, sha256=}, ...} of the files in the order in which they are used. Paths are as the
+-- script gives them.
 function methods:manifest()
   local list = {}
   if not self.modes then must_be_open(self) end
@@ -361,7 +399,7 @@ function methods:manifest()
       local hash, bytes = core.file_digest(file.path)
       list[i] = {path = file.shown, bytes = bytes, sha256 = hash}
     else
-      list[i] = {path = file.shown, bytes = 0, sha256 = "missing"}   -- a dangling link; the loader reports it
+      list[i] = {path = file.shown, bytes = 0, sha256 = "missing"}   -- a dangling link: get reports it
     end
   end
   return list
@@ -369,7 +407,8 @@ end
 
 -- Every option with its value, flat, for the record. Sizes are "HxW".
 function methods:describe()
-  local flat = {kind = self.kind, channels = self.channels, classes = self.classes and table.concat(self.classes, " ") or nil}
+  local flat = {kind = self.kind, channels = self.channels}
+  flat.classes = self.classes and table.concat(self.classes, " ")
   for _, k in ipairs(util.names(self.options)) do
     local v = self.options[k]
     flat[k] = type(v) == "table" and table.concat(v, "x") or v

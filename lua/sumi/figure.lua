@@ -1,9 +1,11 @@
--- figure.lua -- loss curves as files: NAME.gp, its data NAME.tsv (x mean lo hi n) and NAME.raw.tsv (x y), and the
--- svg, pdf and png that gnuplot makes of them. A .gp is self-contained: edit it and run `gnuplot NAME.gp` again.
--- Declared by scripts (curve{...}, strip{...}) or planned from the metrics that runs have. Not here: the HTML page.
+-- figure.lua -- loss curves as files: NAME.gp, its data NAME.tsv (x mean lo hi n) and NAME.raw.tsv (x y), and
+-- the svg, pdf and png that gnuplot makes of them. A .gp is self-contained: edit it and run `gnuplot NAME.gp`
+-- again. Declared by scripts (curve{...}, strip{...}) or planned from the metrics that runs have. Not here: the
+-- HTML page.
 --
--- A model (see report.lua) is {variants = {{name=, runs = {run...}}...}, metrics = {name...}}; a run is what store.read
--- gives. A figure is {name=, title=, log=, panels = {{title=, series = {{label=, metric=, runs=, style=}...}}...}}.
+-- A model (see report.lua) is {variants = {{name=, runs = {run...}}...}, metrics = {name...}}; a run is what
+-- store.read gives. A figure is {name=, title=, log=, panels = {{title=, series = {{label=, metric=, runs=,
+-- style=}...}}...}}.
 local core = require "sumi.core"
 local stat = require "sumi.stat"
 
@@ -17,7 +19,8 @@ local dashes = { "solid", "(14,5)", "(4,4)", "(14,4,3,4)", "(24,6)", "(8,3,2,3,2
 
 -- ---- declarations ----
 
--- curve{ "loss/G/*", by = "variant" | "term" | "seed", log =, smooth = window in points (1: none), name =, title = }
+-- curve{ "loss/G/*", by = "variant" | "term" | "seed", log =, smooth = window in points (1: none), name =,
+-- title = }
 function figure.curve(t)
   local d = { kind = "curve", metrics = {} }
   for k, v in pairs(t) do
@@ -28,14 +31,15 @@ function figure.curve(t)
   return d
 end
 
--- strip{ "sample/fake", at = {steps}, by = "variant" }: samples side by side; drawn by the page, not by gnuplot.
+-- strip{ "sample/fake", at = {steps}, by = "variant" | "seed" }: samples side by side; drawn by the page, not
+-- by gnuplot.
 function figure.strip(t)
   return { kind = "strip", tag = t[1]:gsub("^sample/", ""), at = t.at, by = t.by, title = t.title, name = t.name }
 end
 
--- "loss/*/adv" as a Lua pattern; * and ? do not cross slashes.
+-- "loss/*/adv" as a Lua pattern; as in patterns of runs, * and ? also match a slash.
 function figure.glob(g)
-  local p = g:gsub("[%^%$%(%)%%%.%[%]%+%-]", "%%%0"):gsub("%*", "[^/]*"):gsub("%?", "[^/]")
+  local p = g:gsub("[%^%$%(%)%%%.%[%]%+%-]", "%%%0"):gsub("%*", ".*"):gsub("%?", ".")
   return "^" .. p .. "$"
 end
 
@@ -94,7 +98,8 @@ local function term_panels(model, metrics)
       panels[#panels + 1] = { title = not together and short(m) or nil, series = {} }
     end
     local panel = panels[#panels]
-    panel.series[#panel.series + 1] = { label = short(m), metric = m, runs = runs, style = i }
+    panel.series[#panel.series + 1] = { label = short(m), metric = m, runs = runs,
+                                         style = together and i or 1 }
   end
   return panels
 end
@@ -138,7 +143,8 @@ local function make_figure(model, d)
            title = d.title or table.concat(metrics, ", "), ylabel = d.ylabel or "value", metrics = metrics, panels = panels }
 end
 
--- The figures when a script declares none: one for each player with all its loss terms, one for each other metric.
+-- The figures when a script declares none: one for each player with all its loss terms, one for each other
+-- metric.
 function figure.defaults(model)
   local out, players = {}, {}
   for _, m in ipairs(model.metrics) do
@@ -238,7 +244,7 @@ local function thin(xs, ys)
   return out
 end
 
--- Lowest, 2.5 %, 97.5 % and highest of the finite values; nil when there is none.
+-- Lowest, 1 %, 99 % and highest of the finite values; nil when there is none.
 local function spread(values)
   local sorted = {}
   for _, v in ipairs(values) do
@@ -246,10 +252,11 @@ local function spread(values)
   end
   table.sort(sorted)
   if #sorted == 0 then return nil end
-  return { sorted[1], stat.quantile(sorted, 0.025), stat.quantile(sorted, 0.975), sorted[#sorted] }
+  return { sorted[1], stat.quantile(sorted, 0.01), stat.quantile(sorted, 0.99), sorted[#sorted] }
 end
 
--- Fill series.rows {x, mean, lo, hi, n}, series.raw {{x, y}...} (nil when nothing was smoothed), series.window, series.n.
+-- Fill series.rows {x, mean, lo, hi, n}, series.raw {{x, y}...} (nil when nothing was smoothed), series.window,
+-- series.n.
 local function compute(series, smooth)
   local list = {}
   for _, run in ipairs(series.runs) do
@@ -271,13 +278,14 @@ local function compute(series, smooth)
   if window > 1 then
     local xs, ys = mean_by_step(list, steps)
     series.raw, series.spread = thin(xs, ys), spread(ys)
+    series.thinned = #series.raw < #xs
     local s = list[1].step
     series.window = math.floor(window * (s[#s] - s[1]) / (#s - 1) + 0.5)
   end
 end
 
--- The range of y that is drawn: all of the curves and bands, and the middle 95 % of the raw values. Returns lo, hi,
--- and whether raw values lie outside.
+-- The range of y that is drawn: all of the curves and bands, and the middle 98 % of the raw values. Returns lo,
+-- hi, and whether raw values lie outside.
 local function y_range(panel, log)
   local lo, hi, least, most = math.huge, -math.huge, math.huge, -math.huge
   local function take(v)
@@ -369,13 +377,17 @@ local function plot_command(f, panel)
       if s.raw_index then
         raws[#raws + 1] = ("  raw index %d using 1:2 with lines ls %d notitle"):format(s.raw_index, 100 + s.style)
       end
-      local title = #panel.series > 1 and "title " .. quote(s.label) or "notitle"
+      local known = #panel.series == 1 and (s.label == panel.title or s.label == f.ylabel)
+      local title = known and "notitle" or "title " .. quote(s.label)
       lines[#lines + 1] = ("  data index %d using 1:2 %s %s"):format(s.rows_index, with, title)
     end
   end
   local all = {}
   for _, list in ipairs { bands, raws, lines } do table.move(list, 1, #list, #all + 1, all) end
-  if #all == 0 then core.fail(("figure %s: no finite value in %s"):format(f.name, table.concat(f.metrics, ", "))) end
+  if #all == 0 then
+    core.fail(("figure %s: no finite value in %s\n  try  --only with the names of other figures"):format(f.name,
+      table.concat(f.metrics, ", ")))
+  end
   return "plot \\\n" .. table.concat(all, ", \\\n")
 end
 
@@ -423,14 +435,14 @@ set border 3 lw 0.8
 set tics nomirror out scale 0.6
 set style line 300 lt 1 lc rgb '#d8d8d8' lw 0.5 dt solid
 set grid ytics ls 300
-set key above left horizontal Left reverse samplen 2.5 width 1
+set key above left horizontal Left reverse samplen 2.5 width 0
 $XAXIS
 set xlabel 'step'
 set ylabel $YLABEL
 $LOG
 do for [kind in 'svg pdf png'] {
 if (kind eq 'svg') { set terminal svg size $SVG dynamic noenhanced font 'sans-serif,13' background rgb 'white' }
-if (kind eq 'pdf') { set terminal pdfcairo size $PDF noenhanced font 'sans,8' fontscale 1.0 linewidth 0.7 }
+if (kind eq 'pdf') { set terminal pdfcairo size $PDF noenhanced font 'sans,7' linewidth 0.7 }
 if (kind eq 'png') { set terminal pngcairo size $PNG noenhanced font 'sans,18' linewidth 1.6 }
 set output '$NAME.'.kind
 $PLOTS
@@ -449,26 +461,29 @@ local function gnuplot_script(f)
   for i, p in ipairs(f.panels) do plots[i] = panel_commands(f, p) end
   local body = table.concat(plots, "\n")
   if #plots > 1 then body = ("set multiplot layout %d,%d\n%s\nunset multiplot"):format(rows, cols, body) end
-  local inches = cols == 1 and 3.3 or 6.8
+  local inches = cols == 1 and 3.3 or 6.8             -- one or two columns of a paper
+  local high = inches * tall / wide * (cols == 1 and 1.1 or 1.3)
   return fill(script, { NAME = f.name, TITLE = f.title:gsub("%c", " "), STYLES = styles(f), XAXIS = x_axis(f), YLABEL = quote(f.ylabel),
     LOG = f.log and "set logscale y" or "unset logscale", SVG = ("%d,%d"):format(wide, tall),
-    PDF = ("%.1fin,%.2fin"):format(inches, inches * tall / wide), PNG = ("%d,%d"):format(2 * wide, 2 * tall), PLOTS = body })
+    PDF = ("%.1fin,%.2fin"):format(inches, high), PNG = ("%d,%d"):format(2 * wide, 2 * tall), PLOTS = body })
 end
 
 -- What the curves are, in one or two sentences; every smoothing is named.
 local function caption(f)
-  local least, most, window, outside = math.huge, 0, nil, false
+  local least, most, window, outside, thinned = math.huge, 0, nil, false, false
   for _, p in ipairs(f.panels) do
     outside = outside or p.outside
     for _, s in ipairs(p.series) do
       if s.n > 0 then least, most = math.min(least, s.n), math.max(most, s.n) end
       if s.window then window = math.max(window or 0, s.window) end
+      thinned = thinned or s.thinned
     end
   end
   local out = {}
   local over = most >= 2 and " (mean over seeds)" or ""
   if window then
-    out[1] = ("Thick: running mean over %d steps%s; faint: every step%s."):format(window, over, over)
+    out[1] = ("Thick: running mean over %d steps%s; faint: %s%s."):format(window, over,
+      thinned and "the lowest and highest single steps" or "every step", over)
   elseif most >= 2 then
     out[1] = "Mean over seeds."
   end
@@ -478,12 +493,12 @@ local function caption(f)
   elseif most == 2 then
     out[#out + 1] = "Band: range of two seeds."
   end
-  if outside then out[#out + 1] = "The axis leaves out the most extreme 5 % of single steps." end
+  if outside then out[#out + 1] = "The axis leaves out the most extreme 2 % of single steps." end
   return table.concat(out, " ")
 end
 
--- pdfcairo writes the time of day; overwrite its digits (same length, so the cross references stay right) to make the
--- file depend on the numbers only.
+-- pdfcairo writes the time of day; overwrite its digits (same length, so the cross references stay right) to
+-- make the file depend on the numbers only.
 local function freeze_date(path)
   local bytes = assert(core.read_file(path))
   local frozen = bytes:gsub("(/CreationDate%s*%(D:)%d+", function(head)

@@ -163,6 +163,7 @@ function Game:step_once(at)
     if last then memory.follow() end
     core.step_end()
   end
+  collectgarbage "step"                -- a young collection: what the step left behind makes room for the next one
 end
 
 -- For a script's own step function: let one player (by name) learn from x now.

@@ -1,69 +1,22 @@
 -- page.lua -- the report as one static HTML file: numbers, curves, samples, config, environment, events, code.
--- It opens from a disk without network and without JavaScript, stays below 5 MB, and depends on the runs only (no date of
--- its own). Which runs and which figures is decided in report.lua.
+-- It opens from a disk without network and without JavaScript, stays below 5 MB, and depends on the runs only
+-- (no date of its own). Which runs and which figures is decided in report.lua.
 local assets = require "sumi.page_assets"
 local core = require "sumi.core"
 local stat = require "sumi.stat"
+local markup = require "sumi.markup"
+local samples = require "sumi.page_samples"
 local term = require "sumi.term"
 
 local page = {}
-local picture_budget = 2.6e6         -- bytes of sample pictures before base64 makes a third more of them
-local most_pictures = 96             -- so many are encoded at most
-local small_file = 16384             -- a PNG up to here is embedded as it is; a larger one as lossy WebP
-
-local escapes = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
-local function esc(x) return (tostring(x):gsub("[&<>\"']", escapes):gsub("[%z\1-\8\11\12\14-\31]", "?")) end
-
--- A small buffer: add("text %s", ...) formats, and every %s is escaped; raw() adds as is.
-local function buffer()
-  local b = {}
-  function b.raw(s) b[#b + 1] = s end
-  function b.add(fmt, ...)
-    local args = table.pack(...)
-    for i = 1, args.n do
-      if type(args[i]) == "string" then args[i] = esc(args[i]) end
-    end
-    b[#b + 1] = fmt:format(table.unpack(args, 1, args.n))
-  end
-  function b.text() return table.concat(b, "\n") end
-  return b
-end
-
-local function thousands(n)
-  local s = ("%d"):format(n)
-  repeat
-    local k
-    s, k = s:gsub("^(%-?%d+)(%d%d%d)", "%1,%2")
-  until k == 0
-  return s
-end
-
-local function seed_text(seed)
-  return tostring(math.tointeger(seed) or seed)
-end
-
-local function date(t)
-  if type(t) == "number" then return os.date("!%Y-%m-%d %H:%M", math.floor(t)) end
-  return t and (tostring(t):gsub("T", " "):gsub("%.%d+", ""):gsub("Z$", "")) or "–"
-end
-
--- "../x" from folder `from` to `to`, for links that survive moving the whole results folder.
-local function relative(from, to)
-  local a, b = {}, {}
-  for part in (core.realpath(from) or from):gmatch "[^/]+" do a[#a + 1] = part end
-  for part in (core.realpath(to) or to):gmatch "[^/]+" do b[#b + 1] = part end
-  local k = 0
-  while k < #a and k < #b and a[k + 1] == b[k + 1] do k = k + 1 end
-  local out = {}
-  for _ = k + 1, #a do out[#out + 1] = ".." end
-  table.move(b, k + 1, #b, #out + 1, out)
-  return #out > 0 and table.concat(out, "/") or "."
-end
-
-local function url(path)
-  return (path:gsub("[^%w/%-_.~]", function(c) return ("%%%02X"):format(c:byte()) end))
-end
-
+local esc = markup.esc
+local buffer = markup.buffer
+local thousands = markup.thousands
+local seed_text = markup.seed_text
+local date = markup.date
+local relative = markup.relative
+local url = markup.url
+local plural = markup.plural
 -- ---- head ----
 
 local function count_states(model)
@@ -76,8 +29,6 @@ local function count_states(model)
   return order, n
 end
 
-local function plural(n, word) return ("%s %s%s"):format(thousands(n), word, n == 1 and "" or "s") end
-
 -- What a reader wants to know first, as computed facts.
 local function lead(model)
   local order, n = count_states(model)
@@ -85,6 +36,11 @@ local function lead(model)
   for i, s in ipairs(order) do states[i] = n[s] .. " " .. s end
   local out = { ("%s of %s: %s."):format(plural(#model.runs, "run"), plural(#model.variants, "variant"),
                                          table.concat(states, ", ")) }
+  if #model.runs == 1 then
+    local run = model.runs[1]
+    out[1] = ("Variant %s, seed %s, %s."):format(run.variant, seed_text(run.seed), states[1]:gsub("^1 ", ""))
+    if run.reason and run.reason ~= "" then out[2] = "Reason: " .. tostring(run.reason):match "^[^\n]*" .. "." end
+  end
   local broken = 0
   for _, run in ipairs(model.runs) do
     for _, name in ipairs(run.names) do
@@ -253,7 +209,8 @@ function page.inline_svg(svg, id, label)
   body = body:gsub('<rect x="0" y="0" width="%d+" height="%d+" fill="#ffffff"/>', "", 1)
   body = body:gsub(" id=(['\"])", " id=%1" .. id .. "-"):gsub("xlink:href='#", "href='#" .. id .. "-")
     :gsub("(clip%-path=\"url%(#)", "%1" .. id .. "-")
-  body = body:gsub("(['\"])black%1", "%1currentColor%1"):gsub("(%d%.%d)%d", "%1"):gsub("%s*\n%s*", "\n")
+  body = body:gsub("(['\"])black%1", "%1currentColor%1"):gsub("%s*\n%s*", "\n")
+  body = body:gsub("( d=')([^']*)", function(head, path) return head .. path:gsub("(%d%.%d)%d", "%1") end)
   body = body:gsub("<g [^>]*>\n</g>\n", "")
   return ('<svg class="plot" viewBox="%s" role="img" aria-label="%s">%s</svg>'):format(box, esc(label), body)
 end
@@ -294,149 +251,6 @@ local function curves(b, figures)
   b.raw "</div></section>"
 end
 
--- ---- samples ----
-
--- Width and height from a PNG's head.
-local function png_size(bytes)
-  if bytes:sub(1, 8) ~= "\137PNG\r\n\26\n" then return nil end
-  return string.unpack(">I4I4", bytes, 17)
-end
-
--- One viewer for each tag of a run: {run=, tag=, frames = {{step=, path=}...}}, first seeds of all variants first.
-local function find_viewers(model, most)
-  local viewers, round = {}, 1
-  local more = true
-  while more and #viewers < most do
-    more = false
-    for _, v in ipairs(model.variants) do
-      local run = v.runs[round]
-      if run then
-        more = true
-        local by_tag = {}
-        for _, s in ipairs(run.samples or {}) do
-          local path = run.dir .. "/" .. s.path
-          if core.stat(path) then
-            if not by_tag[s.tag] then
-              by_tag[s.tag] = { run = run, variant = v.name, tag = s.tag, frames = {} }
-              viewers[#viewers + 1] = by_tag[s.tag]
-            end
-            table.insert(by_tag[s.tag].frames, { step = s.step, path = path, size = core.stat(path).size })
-          end
-        end
-      end
-    end
-    round = round + 1
-  end
-  return viewers
-end
-
--- k of the frames, evenly spaced, first and last included.
-local function thin(frames, k)
-  if #frames <= k then return frames end
-  if k == 1 then return { frames[#frames] } end
-  local out = {}
-  for i = 1, k do out[i] = frames[1 + (i - 1) * (#frames - 1) // (k - 1)] end
-  return out
-end
-
--- The frame's picture as it will be embedded: {bytes, kind, w, h}; made once.
-local function encode(f)
-  if f.picture then return f.picture end
-  local bytes, kind, w, h
-  if f.size <= small_file then
-    bytes, kind = core.read_file(f.path), "png"
-    if bytes then w, h = png_size(bytes) end
-  end
-  if not w then
-    bytes, w, h = core.thumbnail(f.path, 768, 84)
-    kind = "webp"
-    if not bytes then core.fail("report: " .. w) end
-  end
-  f.picture = { bytes = bytes, kind = kind, w = w, h = h }
-  return f.picture
-end
-
--- Fewer steps, then fewer viewers, until the pictures fit. Returns the viewers and whether anything was left out.
-local function fit(viewers)
-  local full, all = 0, #viewers
-  for _, v in ipairs(viewers) do full = math.max(full, #v.frames) end
-  while #viewers > 0 do
-    for k = math.min(full, math.max(1, most_pictures // #viewers)), 1, -1 do
-      local bytes = 0
-      for _, v in ipairs(viewers) do
-        v.shown = thin(v.frames, k)
-        for _, f in ipairs(v.shown) do bytes = bytes + #encode(f).bytes end
-      end
-      if bytes <= picture_budget then return viewers, k < full or #viewers < all end
-    end
-    table.remove(viewers)
-  end
-  return viewers, all > 0
-end
-
--- Pixels of a small picture are enlarged by a whole number, until it is about `target` wide.
-local function picture(b, f, alt, target)
-  local p = encode(f)
-  local scale = math.max(1, math.min(8, math.floor(target / p.w)))
-  b.raw(('<img src="data:image/%s;base64,%s" width="%d" height="%d"%s alt="%s">'):format(p.kind, core.base64(p.bytes),
-    p.w * scale, p.h * scale, scale > 1 and ' class="small"' or "", esc(alt)))
-end
-
-local function viewer(b, v, out, model, target)
-  local name = v.tag
-  if #model.runs > 1 then name = ("%s · %s · seed %s"):format(v.tag, v.variant, seed_text(v.run.seed)) end
-  b.raw '<figure class="viewer">'
-  b.add("<h3>%s</h3>", name)
-  b.raw '<div class="frames">'
-  for i, f in ipairs(v.shown) do
-    b.add('<div class="frame%s" data-step="%d">', i == #v.shown and " on" or "", f.step)
-    picture(b, f, ("%s of %s, seed %s, at step %d"):format(v.tag, v.variant, seed_text(v.run.seed), f.step), target)
-    b.add('<small>step %s · <a href="%s">original</a></small></div>', thousands(f.step), url(relative(out, f.path)))
-  end
-  b.raw "</div></figure>"
-end
-
-local function samples(b, model, viewers, left_out, out)
-  if #viewers == 0 then return end
-  b.raw '<section id="samples">\n<h2>Samples</h2>'
-  b.raw '<div class="bar"><button id="play" type="button">Play</button>'
-  b.raw '<input id="step" type="range" min="0" value="0" aria-label="Step of the samples"><output id="at"></output>'
-  b.raw '<button id="all" type="button">All steps</button></div>\n<div class="samples">'
-  for _, v in ipairs(viewers) do viewer(b, v, out, model, #viewers <= 2 and 520 or 340) end
-  b.raw "</div>"
-  b.add('<p class="note">The same noise or the same inputs at every step.%s</p></section>',
-    left_out and " Not every step or seed is shown here; all are in the runs' samples folders." or "")
-end
-
--- A declared strip: a row for each variant, a column for each step.
-local function strip(b, model, s)
-  local rows, steps = {}, {}
-  for _, v in ipairs(find_viewers(model, #model.variants * 8)) do
-    if v.tag == s.tag and (s.by == "seed" or v.run == model.variants[1].runs[1] or s.by == "variant") then
-      rows[#rows + 1] = v
-    end
-  end
-  if #rows == 0 then core.fail(4, ("strip: no samples are tagged '%s'"):format(s.tag)) end
-  for i, f in ipairs(thin(rows[1].frames, 5)) do steps[i] = f.step end
-  steps = s.at or steps
-  b.add('<figure class="wide"><h3>%s</h3>', s.title or s.tag)
-  b.add('<div class="strip" style="grid-template-columns:max-content repeat(%d,1fr)"><div></div>', #steps)
-  for _, at in ipairs(steps) do b.add("<div>step %s</div>", thousands(at)) end
-  for _, v in ipairs(rows) do
-    b.add("<div>%s, seed %s</div>", v.variant, seed_text(v.run.seed))
-    for _, at in ipairs(steps) do
-      local pick
-      for _, f in ipairs(v.frames) do
-        if f.step <= at then pick = f end
-      end
-      b.raw "<div>"
-      if pick then picture(b, pick, ("%s of %s at step %d"):format(v.tag, v.variant, pick.step), 200) end
-      b.raw "</div>"
-    end
-  end
-  b.raw "</div></figure>"
-end
-
 -- ---- runs, config, events, environment, code ----
 
 local function runs(b, model, out)
@@ -447,7 +261,7 @@ local function runs(b, model, out)
     for _, run in ipairs(v.runs) do
       local rate = run.trained > 0 and (run.step or 0) / run.trained or nil
       b.add('<tr><th scope="row"><a href="%s">%s / seed %s</a></th>', url(relative(out, run.dir)), v.name, seed_text(run.seed))
-      b.add('<td class="mono">%s</td><td><span class="state %s">%s</span></td>', tostring(run.id or ""):sub(1, 8),
+      b.add('<td class="mono">%s</td><td><span class="state %s">%s</span></td>', tostring(run.run_id or run.id or ""):sub(1, 8),
         run.state or "unknown", run.state or "unknown")
       b.add('<td data-v="%d">%s</td>', run.step or 0,
         thousands(run.step or 0) .. (run.steps and run.steps ~= run.step and " of " .. thousands(run.steps) or ""))
@@ -484,12 +298,12 @@ local function merge(model, field)
   for k, v in ipairs(model.variants) do
     for _, pair in ipairs(v.runs[1][field] or {}) do
       local row = rows[pair[1]]
-      if not row then
+      if not row and pair[1] ~= "report" then
         row = { pair[1] }
         rows[pair[1]] = row
         keys[#keys + 1] = row
       end
-      row[k + 1] = as_text(pair[2])
+      if row then row[k + 1] = as_text(pair[2]) end
     end
   end
   return keys
@@ -545,6 +359,13 @@ local function notable(run)
   return list, checkpoints
 end
 
+local function has_notable(model)
+  for _, run in ipairs(model.runs) do
+    if #(notable(run)) > 0 then return true end
+  end
+  return false
+end
+
 local function events(b, model)
   b.raw '<section id="events">\n<h2>Events</h2>\n<div class="scroll"><table><thead><tr>'
   for _, h in ipairs { "run", "step", "kind", "what" } do b.add("<th>%s</th>", h) end
@@ -587,18 +408,21 @@ local function has_any(model, field)
   return false
 end
 
--- The whole page. figures are written ones (figure.write), strips are declarations, out is the folder it will lie in.
+-- The whole page. figures are written ones (figure.write), strips are declarations, out is the folder it will
+-- lie in.
 function page.html(model, figures, strips, out)
-  local viewers, left_out = fit(find_viewers(model, 8))
+  local viewers, left_out = samples.fit(samples.find(model, 8))
   local has = { numbers = #model.table > 0, curves = #figures > 0, samples = #viewers > 0, runs = true,
-                config = has_any(model, "config"), events = has_any(model, "events"),
+                config = has_any(model, "config"), events = has_notable(model),
                 environment = has_any(model, "provenance"), code = has_any(model, "code") }
   local b = buffer()
   head(b, model, has)
   if has.numbers then numbers(b, model) end
   curves(b, figures)
-  samples(b, model, viewers, left_out, out)
-  for _, s in ipairs(strips) do strip(b, model, s) end
+  samples.section(b, model, viewers, left_out, out)
+  if #strips > 0 then b.raw '<section id="strips"><h2>Over the steps</h2>' end
+  for _, s in ipairs(strips) do samples.strip(b, model, s) end
+  if #strips > 0 then b.raw "</section>" end
   runs(b, model, out)
   if has.config then config(b, model) end
   if has.events then events(b, model) end

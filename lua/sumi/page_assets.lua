@@ -68,7 +68,8 @@ padding:.25rem .8rem;cursor:pointer}button:hover{border-color:var(--accent)}
 .all .viewer .frame{display:block;width:calc(25% - 9px);min-width:180px}
 .all .viewer img{width:100%}
 .strip{display:grid;gap:8px;align-items:start;overflow-x:auto}
-.strip>div{font-size:.8rem;color:var(--soft)}
+.strip>div{font-size:.8rem;color:var(--soft);min-width:0}
+.strip img{width:100%;height:auto}figure.wide+figure.wide{margin-top:18px}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:560}
 dialog{border:0;padding:0;background:transparent;max-width:96vw;max-height:96vh}
 dialog::backdrop{background:#000c}
@@ -78,6 +79,9 @@ footer{color:var(--soft);font-size:.82rem;padding-top:3rem;padding-bottom:3rem}
 @media(max-width:860px){.figures{grid-template-columns:1fr}header,main,footer{padding-left:14px;padding-right:14px}}
 @media print{:root{--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--grid:#ddd}body{font-size:10pt}
 .bar,nav,.files,button{display:none!important}h2{break-after:avoid}figure,tr,.viewer{break-inside:avoid}
+h2{margin-top:1.6rem}header{padding-top:0}.tiles{grid-template-columns:repeat(5,1fr)}.tile{padding:6px 10px}
+.figures{grid-template-columns:1fr 1fr;gap:8px}figure{padding:8px 10px}.scroll{overflow:visible;border:0}
+table{font-size:8pt}th,td{padding:.25rem .45rem;white-space:normal}td.wrap{min-width:0}td.n{white-space:nowrap}
 .viewer{flex:1 0 100%}.viewer .frames{display:flex;flex-wrap:wrap;gap:6px}
 .viewer .frame{display:block!important;width:23%}.viewer img{width:100%}pre{max-height:none;white-space:pre-wrap}}
 ]]

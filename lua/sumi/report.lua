@@ -1,8 +1,8 @@
--- report.lua -- from runs to figures, a table and one HTML page: which runs, how they are pooled, where it all goes.
--- The drawing is in figure.lua, the page in page.lua, the statistics in stat.lua.
+-- report.lua -- from runs to figures, a table and one HTML page: which runs, how they are pooled, where it all
+-- goes. The drawing is in figure.lua, the page in page.lua, the statistics in stat.lua.
 --
--- A model is {title=, runs = {run...}, variants = {{name=, runs=}...}, metrics = {name...}, table = {...}}, where a run is
--- what store.read gives, and variants and metrics keep a fixed order.
+-- A model is {title=, runs = {run...}, variants = {{name=, runs=}...}, metrics = {name...}, table = {...}},
+-- where a run is what store.read gives, and variants and metrics keep a fixed order.
 local core = require "sumi.core"
 local figure = require "sumi.figure"
 local stat = require "sumi.stat"
@@ -107,7 +107,8 @@ local function seconds_of(run)
   return most
 end
 
--- The number that stands for a metric of a run: losses are noisy, so the mean of the last tenth; the rest as measured last.
+-- The number that stands for a metric of a run: losses are noisy, so the mean of the last tenth; the rest as
+-- measured last.
 local function final(run, metric)
   local s = run.summary[metric]
   if not s then return nil end
@@ -168,7 +169,8 @@ local function parent(path)
   return up == "" and "/" or up
 end
 
--- RUN/report for one run; else the report folder of what the runs share: results/EXPERIMENT/report or results/report.
+-- RUN/report for one run; else the report folder of what the runs share: results/EXPERIMENT/report or
+-- results/report.
 local function out_dir(results, model)
   if #model.runs == 1 then return model.runs[1].dir .. "/report" end
   if model.experiment then return parent(parent(model.runs[1].dir)) .. "/report" end
@@ -193,6 +195,19 @@ end
 
 -- ---- making it ----
 
+-- What the script asked for (report = { curve{...}, strip{...} }) as the newest run kept it; nil: the defaults.
+local function kept_declarations(model)
+  local newest
+  for _, run in ipairs(model.runs) do
+    for _, pair in ipairs(run.provenance or {}) do
+      if pair[1] == "report" then newest = pair[2] end
+    end
+  end
+  if type(newest) ~= "string" then return nil end
+  local list = require("sumi.json").decode(newest)
+  return #list > 0 and list or nil
+end
+
 local function must_make(dir)
   local ok, message = core.mkdir_p(dir)
   if not ok then core.fail(6, "report: " .. message) end
@@ -206,7 +221,7 @@ function report.build(t)
   local out = t.out or out_dir(t.results or "results", model)
   must_make(out .. "/figures")
   local figures, strips, drawn = {}, {}, 0
-  for _, f in ipairs(figure.plan(model, t.declarations)) do
+  for _, f in ipairs(figure.plan(model, t.declarations or kept_declarations(model))) do
     if f.kind == "strip" then
       strips[#strips + 1] = f
     elseif not t.only or f.name:find(figure.glob(t.only)) then

@@ -1,5 +1,5 @@
--- show.lua -- runs as text: ls (a line each), show (a page about one), and what the first screen tells of recent runs.
--- Reads runs through store.lua only. Data goes to stdout.
+-- show.lua -- runs as text: ls (a line each), show (a page about one), and what the first screen tells of
+-- recent runs. Reads runs through store.lua only. Data goes to stdout.
 local core = require "sumi.core"
 local store = require "sumi.store"
 local term = require "sumi.term"
@@ -12,6 +12,9 @@ local state_colour = { done = "green", running = "cyan", stopped = "yellow", unk
 local function run_name(run)
   return ("%s/%s/seed-%s"):format(run.experiment, run.variant, tostring(run.seed))
 end
+
+-- Of this run alone; run.id is of its variant (code, config, data) and shared by its seeds. Both find it.
+local function short_id(run) return tostring(run.run_id or run.id or ""):sub(1, 8) end
 
 -- The one run that a pattern names; more than one is a usage error that lists them.
 function show.one(results, pattern)
@@ -39,11 +42,19 @@ local function headline(run, most)
   return table.move(out, 1, math.min(most, #out), 1, {})
 end
 
+-- Rows are read only for runs that are quickly read: a list of many long runs must not take minutes.
+local function is_small(run)
+  local rows = 0
+  for _, name in ipairs(run.names) do rows = rows + (run.summary[name] and run.summary[name].rows or 0) end
+  return rows <= 300000
+end
+
 local function headline_text(run, most)
   local out = {}
   for i, name in ipairs(headline(run, most)) do
-    local s = run.series(name)
-    local value = name:find "^loss/" and run.summary[name].mean or run.summary[name].last
+    local s = is_small(run) and run.series(name)
+    local summary = run.summary[name] or {}
+    local value = name:find "^loss/" and summary.mean or summary.last
     out[i] = ("%s %s %s"):format(name:gsub("^loss/", ""), term.number(value), s and term.spark(s.value, 8) or "")
   end
   return table.concat(out, "  ")
@@ -55,6 +66,7 @@ local function steps_text(run)
 end
 
 local function seconds_of(run)
+  if run.status and run.status.seconds then return run.status.seconds end
   local s = run.names[1] and run.series(run.names[1])
   return s and s.seconds and s.seconds[#s.seconds] or 0
 end
@@ -62,7 +74,7 @@ end
 -- ---- ls ----
 
 local function record(run)
-  return { run = run_name(run), dir = run.dir, id = run.id, experiment = run.experiment, variant = run.variant,
+  return { run = run_name(run), dir = run.dir, id = run.run_id or run.id, variant_id = run.id, experiment = run.experiment, variant = run.variant,
            seed = run.seed, state = run.state, step = run.step, steps = run.steps, seconds = seconds_of(run),
            created = run.created, ended = run.ended }
 end
@@ -118,7 +130,7 @@ end
 function show.list(runs)
   local rows = {}
   for i, run in ipairs(runs) do
-    rows[i] = { term.paint("bold", run_name(run)), tostring(run.id or ""):sub(1, 8),
+    rows[i] = { term.paint("bold", run_name(run)), short_id(run),
                 term.paint(state_colour[run.state], run.state or "unknown"), steps_text(run),
                 term.duration(seconds_of(run)), headline_text(run, 3) }
   end
@@ -196,11 +208,17 @@ local function print_log(run)
   io.write(text)
 end
 
-local function print_events(run, most)
-  local events, rows = {}, {}
-  for _, e in ipairs(run.events) do
-    if e.kind ~= "checkpoint" then events[#events + 1] = e end
+-- Checkpoints are many and tell nothing.
+local function notable(run)
+  local list = {}
+  for _, e in ipairs(run.events or {}) do
+    if e.kind ~= "checkpoint" then list[#list + 1] = e end
   end
+  return list
+end
+
+local function print_events(events, most)
+  local rows = {}
   for i = math.max(1, #events - most + 1), #events do
     local e = events[i]
     rows[#rows + 1] = { ("step %d"):format(e.step or 0), e.kind or "", e.text or "" }
@@ -210,7 +228,7 @@ end
 
 local function print_overview(run)
   print(("%s   %s   id %s"):format(term.paint("bold", run_name(run)),
-    term.paint(state_colour[run.state], run.state or "unknown"), tostring(run.id or ""):sub(1, 8)))
+    term.paint(state_colour[run.state], run.state or "unknown"), short_id(run)))
   local seconds = seconds_of(run)
   local rate = seconds > 0 and ("   %s it/s"):format(term.number((run.step or 0) / seconds)) or ""
   print(("  step %s   %s%s   %s"):format(steps_text(run), term.duration(seconds), rate, run.dir))
@@ -226,23 +244,33 @@ local function print_overview(run)
     title "samples"
     print(("  %d grids, the last %s/%s"):format(#run.samples, run.dir, last.path))
   end
-  if run.events and #run.events > 0 then
+  local events = notable(run)
+  if #events > 0 then
     title "events"
-    print_events(run, 5)
+    print_events(events, 5)
   end
   title "next"
   if run.state ~= "done" and run.state ~= "running" then print("  sumi resume " .. run.dir) end
   print("  sumi report " .. run.dir)
 end
 
--- One SHA-256 over name, dtype, shape and bytes of all weights, in name order, of the newest checkpoint that is whole.
--- What is a weight is said by the checkpoint (meta.weights: names); moments, averages' clocks and pools are none.
+-- Not weights: optimisers' moments and the pools of old fakes, which a checkpoint also holds.
+local function weights_of(c)
+  local names = {}
+  for _, name in ipairs(c.names) do
+    if not name:find "^opt/" and not name:find "^pool/" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+-- One SHA-256 over name, dtype, shape and bytes of all weights, in name order, of the newest checkpoint that is
+-- whole.
 local function print_weights_hash(run)
   local c, messages = store.newest(run.dir)
   for _, message in ipairs(messages) do io.stderr:write(message, "\n") end
   if not c then core.fail(4, run.dir .. ": no checkpoint that is whole") end
-  local names = table.move(c.meta.weights or c.names, 1, #(c.meta.weights or c.names), 1, {})
-  table.sort(names)
+  local names = weights_of(c)
   print(c.hash(names))
   io.stderr:write(("step %d, %d tensors, %s\n"):format(c.step, #names, c.path))
   c.close()

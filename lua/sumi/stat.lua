@@ -1,5 +1,6 @@
--- stat.lua -- the statistics that reports print: mean with a 95 % t interval over seeds, running means.
--- Policy (one place): n >= 3 seeds: mean +- half-width of the t interval; n = 2: both values; n = 1: the value, marked.
+-- stat.lua -- the statistics that reports print: mean with a 95 % t interval over seeds, running means. Policy
+-- (one place): n >= 3 seeds: mean +- half-width of the t interval; n = 2: both values; n = 1: the value,
+-- marked.
 local stat = {}
 
 -- 97.5 % quantiles of Student's t for 1..30 degrees of freedom.
@@ -7,7 +8,8 @@ local t975 = { 12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 
   2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518,
   2.0484, 2.0452, 2.0423 }
 
--- Beyond 30: Cornish-Fisher expansion about the normal quantile z (error below 1e-5; Abramowitz & Stegun 26.7.5).
+-- Beyond 30: Cornish-Fisher expansion about the normal quantile z (error below 1e-5; Abramowitz & Stegun
+-- 26.7.5).
 function stat.t975(df)
   if df <= 30 then return t975[df] end
   local z = 1.959963984540054
@@ -17,8 +19,8 @@ end
 local function finite(v) return v == v and math.abs(v) ~= math.huge end
 stat.finite = finite
 
--- Mean and half-width of the 95 % t interval of the finite values: {n, mean, half, lo, hi}. n = 2: lo and hi are the
--- values themselves and half is nil; n = 1: lo = hi = mean. nil when no value is finite.
+-- Mean and half-width of the 95 % t interval of the finite values: {n, mean, half, lo, hi}. n = 2: lo and hi
+-- are the values themselves and half is nil; n = 1: lo = hi = mean. nil when no value is finite.
 function stat.interval(values)
   local n, sum, lo, hi = 0, 0, math.huge, -math.huge
   for _, v in ipairs(values) do
@@ -41,8 +43,8 @@ local function decimals(x, figures)
   return math.max(0, figures - 1 - math.floor(math.log(math.abs(x), 10) + 1e-12))
 end
 
--- Text of an interval: "0.612 ± 0.031" (two significant digits of the half-width), "0.61 / 0.64", "0.612 (1 seed)".
--- one_seed: what to append when n = 1.
+-- Text of an interval: "0.612 ± 0.031" (two significant digits of the half-width), "0.61 / 0.64", "0.612 (1
+-- seed)". one_seed: what to append when n = 1.
 function stat.text(s, one_seed)
   if not s then return "–" end
   if s.n >= 3 then
@@ -76,8 +78,9 @@ function stat.quantile(sorted, q)
   return sorted[math.max(1, math.min(#sorted, math.floor(q * #sorted + 0.5)))]
 end
 
--- Value at x of the piecewise linear curve through (xs, ys), xs ascending; nan outside. `from` is where to start looking
--- (what the last call returned as its second result), so that ascending x cost linear time in total.
+-- Value at x of the piecewise linear curve through (xs, ys), xs ascending; nan outside. `from` is where to
+-- start looking (what the last call returned as its second result), so that ascending x cost linear time in
+-- total.
 function stat.at(xs, ys, x, from)
   local i, n = from or 1, #xs
   if n == 0 or x < xs[1] or x > xs[n] then return 0 / 0, i end

@@ -244,7 +244,8 @@ end
 
 ---- checkpoints ----
 
--- An opened checkpoint for people: {step=, meta=, names=, path=, into(name, tensor), spec(name) -> dtype, shape, bytes(name), hash(names), close()}
+-- An opened checkpoint: {step=, meta=, names=, path=, into(name, tensor), spec(name) -> dtype, shape, bytes(name),
+-- hash([names]) -> SHA-256 of names, types, shapes and bytes, close()}
 function M.wrap(ckpt, path)
   local step, meta, names = ckpt:head()
   return { step = step, meta = json.decode(meta), names = names, path = path,

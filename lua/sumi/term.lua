@@ -1,5 +1,6 @@
--- term.lua -- how Sumi speaks on a terminal: colours, tables, sparklines, numbers for people, the progress line.
--- Data goes to stdout, talk to stderr. Knows nothing of runs. Widths are columns, times seconds, sizes bytes.
+-- term.lua -- how Sumi speaks on a terminal: colours, tables, sparklines, numbers for people, the progress
+-- line. Data goes to stdout, talk to stderr. Knows nothing of runs. Widths are columns, times seconds, sizes
+-- bytes.
 local core = require "sumi.core"
 
 local term = { log_every = 60, quiet = false, colour = "auto" }
@@ -43,7 +44,7 @@ function term.number(x)
   if x ~= x then return "nan" end
   if x == math.huge or x == -math.huge then return x > 0 and "inf" or "-inf" end
   if math.type(x) == "integer" or (x == math.floor(x) and math.abs(x) < 1e6) then return ("%d"):format(x) end
-  local a = math.abs(x)
+  local a = tonumber(("%.3g"):format(math.abs(x)))          -- 9.996 is 10.0, not 10.00
   if a >= 1e5 or a < 1e-3 then return ("%.2g"):format(x) end
   if a >= 1000 then return ("%.0f"):format(x) end
   return ("%." .. (a >= 100 and 0 or a >= 10 and 1 or a >= 1 and 2 or 3) .. "f"):format(x)
@@ -101,7 +102,8 @@ end
 
 -- ---- tables ----
 
--- Lines of a table. rows: lists of strings; align: a string of "l" and "r" per column. The last column is not padded.
+-- Lines of a table. rows: lists of strings; align: a string of "l" and "r" per column. The last column is not
+-- padded.
 function term.table(rows, align)
   local wide = {}
   for _, row in ipairs(rows) do
@@ -123,9 +125,19 @@ end
 -- ---- the progress line ----
 
 local active                         -- the progress whose line stands on the terminal now
+local log                            -- the file that keeps what is said
+
+-- keep(path): from now on what is said, and a log line every term.log_every seconds, is appended to this file
+-- too; keep(nil) ends that.
+function term.keep(path)
+  if log then log:close() end
+  log = path and io.open(path, "a")
+  if log then log:setvbuf "line" end
+end
 
 -- Say one line on stderr without tearing the progress line.
 function term.say(text)
+  if log then log:write(text, "\n") end
   if active and active.drawn then io.stderr:write "\r\27[K" end
   io.stderr:write(text, "\n")
   if active and active.drawn then active:draw() end
@@ -134,7 +146,8 @@ end
 local Progress = {}
 Progress.__index = Progress
 
--- A history of bounded length: when it is full, neighbours are averaged and each entry stands for twice as many.
+-- A history of bounded length: when it is full, neighbours are averaged and each entry stands for twice as
+-- many.
 local function remember(h, v)
   h.sum, h.n = h.sum + v, h.n + 1
   if h.n < h.each then return end
@@ -145,12 +158,12 @@ local function remember(h, v)
   h.each = h.each * 2
 end
 
--- progress{label=, total=} draws on stderr: a line that is redrawn at most ten times a second on a terminal, else one
--- logfmt line at once, then every term.log_every seconds, and at the end.
+-- progress{label=, total=} draws on stderr: a line that is redrawn at most ten times a second on a terminal,
+-- else one logfmt line at once, then every term.log_every seconds, and at the end.
 function term.progress(t)
   local tty = core.isatty(2) and os.getenv "TERM" ~= "dumb"
-  active = setmetatable({ label = t.label or "", total = t.total, tty = tty, history = {}, last = -math.huge,
-                          quiet = term.quiet, state = {} }, Progress)
+  active = setmetatable({ label = t.label or "", total = t.total, tty = tty, quiet = term.quiet, history = {}, state = {},
+                          last = -math.huge, logged = -math.huge }, Progress)
   return active
 end
 
@@ -222,21 +235,31 @@ function Progress:update(state)
     end
     remember(h, l[2])
   end
-  if self.quiet then return end
   local now = core.now()
-  if now - self.last < (self.tty and 0.1 or term.log_every) then return end
-  self.last = now
-  if self.tty then self:draw() else io.stderr:write(self:log_line(), "\n") end
+  if now - self.logged >= term.log_every then
+    self.logged = now
+    self:put_log()
+  end
+  if self.tty and not self.quiet and now - self.last >= 0.1 then
+    self.last = now
+    self:draw()
+  end
+end
+
+function Progress:put_log()
+  if not log and (self.quiet or self.tty) then return end
+  local line = self:log_line()
+  if log then log:write(line, "\n") end
+  if not self.quiet and not self.tty then io.stderr:write(line, "\n") end
 end
 
 -- The last state stays on the terminal as an ordinary line.
 function Progress:done()
-  if not self.quiet and self.state.step then
-    if self.tty then
+  if self.state.step then
+    self:put_log()
+    if self.tty and not self.quiet then
       self:draw()
       io.stderr:write "\n"
-    else
-      io.stderr:write(self:log_line(), "\n")
     end
   end
   self.drawn = false

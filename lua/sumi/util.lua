@@ -28,7 +28,8 @@ function util.suggest(name, list)
   for _, candidate in ipairs(list) do
     local d = distance(name:lower(), candidate:lower())
     local longer = math.max(#name, #candidate)
-    if d <= math.max(1, longer // 3) and d < longer and (not best or d < best) then best, at = d, candidate end
+    local near = d <= math.max(1, longer // 3) and d < longer
+    if near and (not best or d < best) then best, at = d, candidate end
   end
   return at
 end
@@ -63,7 +64,9 @@ end
 
 local function is_kind(v, kind)
   if kind == "any" then return true end
-  if kind == "integer" then return math.type(v) == "integer" or (type(v) == "number" and v == math.floor(v) and math.abs(v) < 2^53) end
+  if kind == "integer" then
+    return math.type(v) == "integer" or (type(v) == "number" and v == math.floor(v) and math.abs(v) < 2^53)
+  end
   if kind == "callable" then
     local meta = getmetatable(v)
     return type(v) == "function" or (type(meta) == "table" and meta.__call ~= nil)
@@ -71,8 +74,8 @@ local function is_kind(v, kind)
   return type(v) == kind
 end
 
-local article = {integer = "a whole number", number = "a number", string = "a string", boolean = "true or false",
-                 table = "a table", ["function"] = "a function", callable = "a function"}
+local article = {integer = "a whole number", number = "a number", string = "a string", table = "a table",
+                 boolean = "true or false", ["function"] = "a function", callable = "a function"}
 
 local function check_value(name, v, rule, what)
   local kinds, fits = {}, false
@@ -88,21 +91,26 @@ local function check_value(name, v, rule, what)
       if v == choice then return v end
     end
     local near = util.suggest(v, rule.choices)
-    core.fail(("%s: %s = %s is not one of '%s'%s"):format(what, name, show(v), table.concat(rule.choices, "', '"),
-      near and ("; did you mean '%s'?"):format(near) or ""))
+    core.fail(("%s: %s = %s is not one of '%s'%s"):format(what, name, show(v),
+      table.concat(rule.choices, "', '"), near and ("; did you mean '%s'?"):format(near) or ""))
   end
   if type(v) ~= "number" then return v end
-  if v ~= v or (rule.min and v < rule.min) then core.fail(("%s: %s must be at least %s, not %s"):format(what, name, rule.min, show(v))) end
-  if rule.max and v > rule.max then core.fail(("%s: %s must be at most %s, not %s"):format(what, name, rule.max, show(v))) end
+  if v ~= v then core.fail(("%s: %s is not a number (nan)"):format(what, name)) end
+  local least, most = rule.min or v, rule.max or v
+  if v < least then core.fail(("%s: %s must be at least %s, not %s"):format(what, name, least, show(v))) end
+  if v > most then core.fail(("%s: %s must be at most %s, not %s"):format(what, name, most, show(v))) end
   return kinds[1] == article.integer and #kinds == 1 and math.tointeger(v) or v
 end
 
--- Check the table `given` against `spec` and return a new one with the defaults filled in. A spec entry is a type
--- ("integer", or several: "integer|table") or {type=, default=, choices={...}, min=, max=, required=true}; spec[1], spec[2] ...
--- are positional. An unknown name is an error with a suggestion. `what` names the caller in messages.
+-- Check the table `given` against `spec` and return a new one with the defaults filled in. A spec entry
+-- is a type ("integer", or several: "integer|table") or {type=, default=, choices={...}, min=, max=,
+-- required=true}; spec[1], spec[2] ... are positional. An unknown name is an error with a suggestion.
+-- `what` names the caller in messages.
 function util.options(given, spec, what)
   given = given == nil and {} or given
-  if type(given) ~= "table" then core.fail(("%s: wants a table of options, not %s"):format(what, show(given))) end
+  if type(given) ~= "table" then
+    core.fail(("%s: wants a table of options, not %s"):format(what, show(given)))
+  end
   local out, names = {}, util.names(spec)
   for _, name in ipairs(util.names(given)) do
     if spec[name] == nil then
@@ -111,8 +119,8 @@ function util.options(given, spec, what)
   end
   for k in pairs(given) do
     if type(k) ~= "string" and spec[k] == nil then
-      core.fail(("%s: takes %d positional value%s; name the others: %s"):format(what, #spec, #spec == 1 and "" or "s",
-        table.concat(names, ", ")))
+      core.fail(("%s: takes %d positional value%s; name the others: %s"):format(what, #spec,
+        #spec == 1 and "" or "s", table.concat(names, ", ")))
     end
   end
   for i = 1, #spec do names[#names + 1] = i end
@@ -127,14 +135,16 @@ function util.options(given, spec, what)
   return out
 end
 
--- Names alone: every string key of `given` is one of `names`, or an error with a suggestion. Without `positional` a list part
--- is an error too. Returns given.
+-- Names alone: every string key of `given` is one of `names`, or an error with a suggestion. Without
+-- `positional` a list part is an error too. Returns given.
 function util.strict(given, names, what, positional)
   if type(given) ~= "table" then core.fail(("%s: wants a table, not %s"):format(what, show(given))) end
   local known = {}
   for _, k in ipairs(names) do known[k] = true end
   for _, k in ipairs(util.names(given)) do
-    if not known[k] then core.fail(("%s: unknown option '%s'%s"):format(what, k, util.did_you_mean(k, names))) end
+    if not known[k] then
+      core.fail(("%s: unknown option '%s'%s"):format(what, k, util.did_you_mean(k, names)))
+    end
   end
   if not positional and #given > 0 then
     core.fail(("%s: options have names: %s"):format(what, table.concat(names, ", ")))

@@ -1,5 +1,5 @@
 /* conv.c -- who runs a convolution on the CPU, and the mirrored edge around whoever it is. The runners themselves are in
- * wino.c, direct.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
+ * wino.c, product.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
  *
  * A mirrored edge is made here: the image is padded into the workspace, so the tape never holds a padded image; in the
  * gradient's direction the padded gradient is folded back (a pixel that was copied k times sums k gradients). */
@@ -120,9 +120,15 @@ static void run_mirrored(const su_plan *p, void *const *in, void *const *out, co
 
 /* ---- planning ---- */
 
+/* Winograd saves three quarters of the multiplications but must transform the weights each time: not worth it for a few patches,
+ * nor for so few channels that the transforms dominate. Measured on Zen 4. */
+static bool wino_pays(const su_conv_geo *g) {
+  return g->ci >= 32 && g->co >= 32 && g->n * g->oh * g->ow >= 256;
+}
+
 static bool choose(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
-  *by = (su_conv_by){.g = *g, .dir = dir};
-  return su_conv_by_dnn(by, g, dir);
+  if (wino_pays(g) && su_conv_by_wino(by, g, dir)) return true;
+  return su_conv_by_product(by, g, dir) || su_conv_by_thin(by, g, dir) || su_conv_by_dnn(by, g, dir);
 }
 
 static void free_conv(void *state) {
@@ -137,17 +143,17 @@ bool su_conv_plan(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
   conv_state *s = su_calloc(sizeof *s);
   if (!s) return false;
   su_conv_geo inner = *g;
-  bool mirror = g->reflect && (g->pt || g->pb || g->pl || g->pr);
+  inner.bias = dir == SU_CONV_Y && p->call.in[2].ndim >= 0;
+  inner.reflect = g->reflect && (g->pt || g->pb || g->pl || g->pr);
+  bool mirror = inner.reflect && !(wino_pays(g) && su_conv_by_wino(&s->by, &inner, dir));
+  s->g = inner, s->dir = dir;
   if (mirror) {
     inner.h += g->pt + g->pb, inner.w += g->pl + g->pr;
     inner.pt = inner.pb = inner.pl = inner.pr = 0;
     s->padded = ((size_t)(inner.n * inner.h * inner.w * inner.ci) * sizeof(float) + 63) / 64 * 64;
   }
-  inner.reflect = false;
-  inner.bias = dir == SU_CONV_Y && p->call.in[2].ndim >= 0;
-  s->g = *g, s->dir = dir;
-  s->g.bias = inner.bias;
-  if (!choose(&s->by, &inner, dir)) {
+  if (mirror) inner.reflect = false;
+  if (!s->by.run && !choose(&s->by, &inner, dir)) {
     free_conv(s);
     return su_fail("%s: no kernel of this machine runs this convolution", p->call.op->name);
   }

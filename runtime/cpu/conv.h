@@ -34,7 +34,7 @@ struct su_conv_by {
 
 /* Each fills `by` and returns true, or returns false when it cannot serve this geometry (no message: ask the next). */
 bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* wino.c */
-bool su_conv_by_tiles(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);    /* direct.c */
+bool su_conv_by_product(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);  /* product.c */
 bool su_conv_by_thin(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* thin.c */
 bool su_conv_by_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);      /* dnn.c */
 

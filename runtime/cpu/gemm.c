@@ -208,45 +208,46 @@ void su_pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k
 
 /* ---- whole products ---- */
 
-/* Columns go to the threads panel by panel: a panel of B is packed (when its rows are not contiguous, or to keep it in the
- * L2 cache) for DEPTH rows at a time, then meets all rows of A. A is used where it lies, or packed once when it is transposed. */
-#define DEPTH 512
+/* The work is cut into tasks of ROWS rows x 32 columns, which the threads share out in order. A thread takes DEPTH steps of the
+ * sums at a time: then the rows of A (used where they lie, or packed once when they are transposed) stay in its L2 cache for
+ * all panels of B that it meets, and a packed panel in the L1 cache for all tiles. */
+enum { DEPTH = 512, ROWS = 252, WORTH_WAKING = 1 << 15 };
 
 static bool packs_a(const su_gemm *g) { return g->a_k != 1 || g->a_row % 1024 == 0; }   /* 4 KB apart: one cache set */
-static int64_t a_height(const su_gemm *g) { return su_tile_height(g->m); }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t tile_rows(const su_gemm *g) { return su_tile_height(least(g->m, ROWS)); }
 
 static int64_t a_floats(const su_gemm *g) {
-  int64_t mr = a_height(g);
-  return packs_a(g) ? ((g->m + mr - 1) / mr * mr * g->k + 15) / 16 * 16 : 0;
+  return packs_a(g) ? ceil_div(ceil_div(g->m, tile_rows(g)) * tile_rows(g) * g->k, 16) * 16 : 0;
 }
 
 size_t su_gemm_workspace(const su_gemm *g) {
-  int64_t depth = g->k < DEPTH ? g->k : DEPTH;
-  return (size_t)(a_floats(g) + su_threads() * depth * SU_TILE_N) * sizeof(float);
+  return (size_t)(a_floats(g) + su_threads() * least(g->k, DEPTH) * SU_TILE_N) * sizeof(float);
 }
 
-struct gemm_job { const su_gemm *g; const float *a, *b, *bias; float *c, *pa, *pb; int64_t lanes; };
+struct gemm_job { const su_gemm *g; const float *a, *b, *bias; float *c, *pa, *pb; int64_t lanes, mr, block; };
 
 /* Row tiles first .. last-1 of A as [tile][k][rows]. */
 static void pack_a(void *arg, int64_t first, int64_t last) {
   const struct gemm_job *j = arg;
   const su_gemm *g = j->g;
-  int64_t mr = a_height(g);
   for (int64_t t = first; t < last; t++) {
-    int64_t rows = g->m - t * mr < mr ? g->m - t * mr : mr;
-    float *dst = j->pa + t * mr * g->k;
-    const float *src = j->a + t * mr * g->a_row;
+    int64_t rows = least(g->m - t * j->mr, j->mr);
+    float *dst = j->pa + t * j->mr * g->k;
+    const float *src = j->a + t * j->mr * g->a_row;
     for (int64_t k = 0; k < g->k; k++)
-      for (int64_t i = 0; i < rows; i++) dst[k * mr + i] = src[i * g->a_row + k * g->a_k];
+      for (int64_t i = 0; i < rows; i++) dst[k * j->mr + i] = src[i * g->a_row + k * g->a_k];
   }
 }
 
-/* One panel of columns, DEPTH rows of B from k0 on. */
-static void panel(const struct gemm_job *j, int64_t col, int64_t k0, float *packed) {
+/* Rows from `row` on (one block), columns from `col` on (one panel), DEPTH steps from k0 on. */
+static void task(const struct gemm_job *j, int64_t row, int64_t col, int64_t k0, float *packed) {
   const su_gemm *g = j->g;
-  int64_t mr = a_height(g);
-  su_tile t = {.runs = 1, .depth = g->k - k0 < DEPTH ? g->k - k0 : DEPTH, .add = k0 > 0, .c_row = g->n};
-  t.n = (int)(g->n - col < SU_TILE_N ? g->n - col : SU_TILE_N);
+  int64_t end = least(row + j->block, g->m);
+  su_tile t = {.runs = 1, .depth = least(g->k - k0, DEPTH), .add = k0 > 0, .c_row = g->n};
+  t.n = (int)least(g->n - col, SU_TILE_N);
   t.bias = j->bias ? j->bias + col : NULL;
   t.b = j->b + k0 * g->b_row + col * g->b_k;
   t.b_row = g->b_row;
@@ -254,29 +255,37 @@ static void panel(const struct gemm_job *j, int64_t col, int64_t k0, float *pack
     su_pack_panel(packed, t.b, t.depth, t.n, g->b_row, g->b_k);
     t.b = packed, t.b_row = SU_TILE_N;
   }
-  for (int64_t i = 0; i < g->m; i += mr) {
-    t.m = (int)(g->m - i < mr ? g->m - i : mr);
-    t.a = j->pa ? j->pa + i * g->k + k0 * mr : j->a + i * g->a_row + k0;
+  for (int64_t i = row; i < end; i += j->mr) {
+    t.m = (int)least(end - i, j->mr);
+    t.a = j->pa ? j->pa + i * g->k + k0 * j->mr : j->a + i * g->a_row + k0;
     t.a_row = j->pa ? 1 : g->a_row;
-    t.a_k = j->pa ? mr : 1;
+    t.a_k = j->pa ? j->mr : 1;
     t.c = j->c + i * g->n + col;
     su_tile_run(&t);
   }
 }
 
-static void panels(void *arg, int64_t first, int64_t last) {
+static void share(void *arg, int64_t first, int64_t last) {
   const struct gemm_job *j = arg;
-  int64_t count = (j->g->n + SU_TILE_N - 1) / SU_TILE_N, depth = j->g->k < DEPTH ? j->g->k : DEPTH;
-  for (int64_t lane = first; lane < last; lane++)
-    for (int64_t k0 = 0; k0 < j->g->k; k0 += DEPTH)
-      for (int64_t p = count * lane / j->lanes; p < count * (lane + 1) / j->lanes; p++)
-        panel(j, p * SU_TILE_N, k0, j->pb + lane * depth * SU_TILE_N);
+  const su_gemm *g = j->g;
+  int64_t panels = ceil_div(g->n, SU_TILE_N), tasks = ceil_div(g->m, j->block) * panels;
+  for (int64_t lane = first; lane < last; lane++) {
+    float *packed = j->pb + lane * least(g->k, DEPTH) * SU_TILE_N;
+    int64_t at = tasks * lane / j->lanes, end = tasks * (lane + 1) / j->lanes;
+    while (at < end) {                               /* what of one row block is ours */
+      int64_t block = at / panels, until = least((block + 1) * panels, end);
+      for (int64_t k0 = 0; k0 < g->k; k0 += DEPTH)
+        for (int64_t t = at; t < until; t++) task(j, block * j->block, t % panels * SU_TILE_N, k0, packed);
+      at = until;
+    }
+  }
 }
 
 void su_gemm_run(const su_gemm *g, const float *a, const float *b, const float *bias, float *c, void *ws) {
-  int64_t mr = a_height(g);
-  struct gemm_job j = {g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), su_threads()};
-  if (g->m * g->n * g->k < 1 << 15) j.lanes = 1;     /* not worth waking anybody */
-  if (j.pa) su_parallel((g->m + mr - 1) / mr, g->m * g->k < 1 << 14 ? 1 << 20 : 1, pack_a, &j);
-  su_parallel(j.lanes, 1, panels, &j);
+  struct gemm_job j = {g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), su_threads(), tile_rows(g), 0};
+  bool small = g->m * g->n * g->k < WORTH_WAKING;
+  j.block = ROWS / j.mr * j.mr;
+  if (small) j.lanes = 1;
+  if (j.pa) su_parallel(ceil_div(g->m, j.mr), small ? g->m : 1, pack_a, &j);
+  su_parallel(j.lanes, 1, share, &j);
 }

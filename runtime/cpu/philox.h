@@ -1,5 +1,5 @@
-/* philox.h -- rng.h's Philox4x32-10 for 16 consecutive blocks at once, laid out so that gcc makes vectors of it. The same
- * integers, bit for bit; for use inside SU_CLONES functions. */
+/* philox.h -- rng.h's Philox4x32-10 for 16 consecutive blocks at once, laid out so that gcc makes vectors of
+ * it. The same integers, bit for bit; for use inside SU_CLONES functions. */
 #ifndef SUMI_CPU_PHILOX_H
 #define SUMI_CPU_PHILOX_H
 
@@ -8,8 +8,9 @@
 enum { SU_PHILOX_LANES = 16 };
 
 /* bits[4*k + j] is number j of block + k: 64 numbers in the order of their elements. */
-static inline __attribute__((always_inline)) void su_philox_fill(uint64_t key, uint32_t block, uint32_t step, uint32_t site,
-                                                                 uint32_t stream, uint32_t bits[restrict 64]) {
+static inline __attribute__((always_inline, unused)) void
+su_philox_fill(uint64_t key, uint32_t block, uint32_t step, uint32_t site, uint32_t stream,
+               uint32_t bits[restrict 64]) {
   for (uint32_t k = 0; k < SU_PHILOX_LANES; k++) {
     uint32_t c0 = block + k, c1 = step, c2 = site, c3 = stream;
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);

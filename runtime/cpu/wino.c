@@ -303,8 +303,8 @@ static void lay_out(wino *q, enum su_conv_dir dir, size_t *bytes) {
   const su_conv_geo *g = &q->g;
   bool y = dir == SU_CONV_Y, gx = dir == SU_CONV_GX;
   int64_t fits = (8 << 20) / (P * (g->ci + g->co) * (int64_t)sizeof(float));        /* V and M in 8 MB */
-  q->chunk = fits < 56 ? 56 : fits;
-  if (q->chunk > q->tiles) q->chunk = q->tiles;
+  if (fits < 56) fits = 56;
+  q->chunk = (q->tiles + (q->tiles + fits - 1) / fits - 1) / ((q->tiles + fits - 1) / fits);        /* equal chunks */
   q->ldx = apart(g->ci), q->ldy = apart(g->co), q->ldm = y ? q->ldy : q->ldx;
   q->pu = y ? apart((g->co + 31) / 32 * 32 * g->ci) : gx ? apart((g->ci + 31) / 32 * 32 * g->co) : 0;
   q->px = gx ? 0 : apart(q->chunk * q->ldx);

@@ -7,17 +7,17 @@
 
 struct su_pixels {
   int32_t h, w;
-  uint8_t data[];                        /* [planes,h,w,c] */
+  uint8_t data[]; /* [planes,h,w,c] */
 };
 
 struct su_examples {
   su_examples_options o;
   int planes;
-  int32_t h, w;                          /* of what put writes; 0 while the first example is looked at */
-  char **a, **b;                         /* own copies of the paths */
-  _Atomic(su_pixels *) *kept;            /* [n] */
-  _Atomic(char *) *reason;               /* [n] why it is broken */
-  float shade[256];                      /* byte -> [-1,1] */
+  int32_t h, w;               /* of what put writes; 0 while the first example is looked at */
+  char **a, **b;              /* own copies of the paths */
+  _Atomic(su_pixels *) *kept; /* [n] */
+  _Atomic(char *) *reason;    /* [n] why it is broken */
+  float shade[256];           /* byte -> [-1,1] */
 };
 
 /* ---- sizes ---- */
@@ -45,12 +45,13 @@ static const char *name_of(const su_examples *s, int64_t i) { return s->a ? s->a
 static bool judge_size(const su_examples *s, int64_t i, int32_t h, int32_t w) {
   const su_look *k = &s->o.look;
   if (k->crop_h && (h < k->crop_h || w < k->crop_w))
-    return su_fail("%s: %dx%d%s is smaller than the crop of %dx%d; give a size of at least %d, or a smaller crop",
-                   name_of(s, i), w, h, k->size_h ? " (after resizing)" : "", k->crop_w, k->crop_h,
-                   k->crop_h > k->crop_w ? k->crop_h : k->crop_w);
+    return su_fail(
+        "%s: %dx%d%s is smaller than the crop of %dx%d; give a size of at least %d, or a smaller crop",
+        name_of(s, i), w, h, k->size_h ? " (after resizing)" : "", k->crop_w, k->crop_h,
+        k->crop_h > k->crop_w ? k->crop_h : k->crop_w);
   if (!k->crop_h && !k->size_h && s->h && (h != s->h || w != s->w))
-    return su_fail("%s: is %dx%d, but the first image is %dx%d; give size = N so that all become equal", name_of(s, i),
-                   w, h, s->w, s->h);
+    return su_fail("%s: is %dx%d, but the first image is %dx%d; give size = N so that all become equal",
+                   name_of(s, i), w, h, s->w, s->h);
   return true;
 }
 
@@ -60,7 +61,8 @@ static bool split(const su_examples *s, int64_t i, su_image p[2]) {
   su_image whole = p[0], left = {0}, right = {0};
   size_t row = (size_t)whole.w / 2 * (size_t)whole.c;
   if (whole.w % 2)
-    return su_fail("%s: is %d pixels wide; a side-by-side pair is two halves of equal width", name_of(s, i), whole.w);
+    return su_fail("%s: is %d pixels wide; a side-by-side pair is two halves of equal width", name_of(s, i),
+                   whole.w);
   if (!su_image_new(&left, whole.h, whole.w / 2, whole.c)) return false;
   if (!su_image_new(&right, whole.h, whole.w / 2, whole.c)) {
     su_image_free(&left);
@@ -77,7 +79,8 @@ static bool split(const su_examples *s, int64_t i, su_image p[2]) {
   return true;
 }
 
-/* The planes of example i as in the file, with the wanted channels. The caller frees them, also on failure. */
+/* The planes of example i as in the file, with the wanted channels. The caller frees them, also on failure.
+ */
 static bool read_planes(const su_examples *s, int64_t i, su_image p[2]) {
   int c = s->o.look.channels;
   if (!s->a) {
@@ -92,8 +95,8 @@ static bool read_planes(const su_examples *s, int64_t i, su_image p[2]) {
   if (!su_image_load(s->b[i], &p[1]) || !su_image_convert(&p[1], c)) return false;
   if (s->o.look.size_h && !s->o.look.short_side && !s->o.look.jitter) return true;
   if (p[0].h != p[1].h || p[0].w != p[1].w)
-    return su_fail("%s: is %dx%d, but its partner %s is %dx%d; give size = N so that both become equal", s->a[i],
-                   p[0].w, p[0].h, s->b[i], p[1].w, p[1].h);
+    return su_fail("%s: is %dx%d, but its partner %s is %dx%d; give size = N so that both become equal",
+                   s->a[i], p[0].w, p[0].h, s->b[i], p[1].w, p[1].h);
   return true;
 }
 
@@ -117,7 +120,8 @@ static su_pixels *assemble(const su_examples *s, const su_image p[2], int32_t h,
   return e;
 }
 
-/* Keep it in RAM if the budget allows; two threads may have read the same example: the first one's copy stays. */
+/* Keep it in RAM if the budget allows; two threads may have read the same example: the first one's copy
+ * stays. */
 static const su_pixels *keep(su_examples *s, int64_t i, su_pixels *e, su_fetcher *f) {
   long long bytes = (long long)(sizeof *e + (size_t)s->planes * plane_bytes(s, e->h, e->w));
   if (atomic_fetch_sub(s->o.budget, bytes) >= bytes) {
@@ -177,7 +181,8 @@ const char *su_examples_reason(su_examples *s, int64_t i) { return atomic_load(&
 /* v -> 0 .. n-1, each equally likely to within 2^-32 n. */
 static int32_t below(uint32_t v, int64_t n) { return (int32_t)((uint64_t)v * (uint64_t)n >> 32); }
 
-static void write_plane(const su_examples *s, const su_image *from, int32_t top, int32_t left, bool mirror, float *out) {
+static void write_plane(const su_examples *s, const su_image *from, int32_t top, int32_t left, bool mirror,
+                        float *out) {
   const int32_t c = from->c;
   for (int32_t y = 0; y < s->h; y++) {
     const uint8_t *p = from->data + ((int64_t)(top + y) * from->w + left) * c;
@@ -190,7 +195,8 @@ static void write_plane(const su_examples *s, const su_image *from, int32_t top,
   }
 }
 
-bool su_examples_put(const su_examples *s, const su_pixels *e, su_philox draws, su_fetcher *f, float *const *out) {
+bool su_examples_put(const su_examples *s, const su_pixels *e, su_philox draws, su_fetcher *f,
+                     float *const *out) {
   const su_look *k = &s->o.look;
   int32_t extra = k->jitter && k->train ? below(draws.v[3], k->jitter + 1) : 0, h = e->h, w = e->w;
   if (k->jitter) load_size(k, extra, e->h, e->w, &h, &w);
@@ -198,7 +204,8 @@ bool su_examples_put(const su_examples *s, const su_pixels *e, su_philox draws, 
   if (k->train) top = below(draws.v[0], h - s->h + 1), left = below(draws.v[1], w - s->w + 1);
   bool mirror = k->train && k->flip && draws.v[2] >> 31;
   for (int p = 0; p < s->planes; p++) {
-    su_image from = {e->h, e->w, k->channels, (uint8_t *)e->data + (size_t)p * plane_bytes(s, e->h, e->w)}, to = from;
+    su_image from = {e->h, e->w, k->channels, (uint8_t *)e->data + (size_t)p * plane_bytes(s, e->h, e->w)},
+             to = from;
     if (h != e->h || w != e->w) {
       if (!su_scratch_want(&f->resized, plane_bytes(s, h, w))) return false;
       to = (su_image){h, w, k->channels, f->resized.data};
@@ -228,8 +235,8 @@ static bool judge_options(const su_examples_options *o) {
   if (k->channels < 1 || k->channels > 4)
     return su_fail("channels must be 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA), not %d", k->channels);
   if (k->size_h && k->crop_h && !k->short_side && (k->crop_h > k->size_h || k->crop_w > k->size_w))
-    return su_fail("the crop of %dx%d is larger than the size of %dx%d that images are resized to", k->crop_w,
-                   k->crop_h, k->size_w, k->size_h);
+    return su_fail("the crop of %dx%d is larger than the size of %dx%d that images are resized to",
+                   k->crop_w, k->crop_h, k->size_w, k->size_h);
   if (k->jitter && !k->size_h) return su_fail("jitter changes the load size: give size = N as well");
   return true;
 }

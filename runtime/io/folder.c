@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #define MAX_PATH 4096
-#define MAX_DEPTH 16   /* links may make a circle */
+#define MAX_DEPTH 16 /* links may make a circle */
 
 struct walk {
   const char *root, *glob;
@@ -30,7 +30,8 @@ static bool has_image_name(const char *name) {
 
 static bool matches(const struct walk *w, const char *relative) {
   const char *slash = strrchr(relative, '/');
-  return !w->glob || fnmatch(w->glob, relative, 0) == 0 || fnmatch(w->glob, slash ? slash + 1 : relative, 0) == 0;
+  return !w->glob || fnmatch(w->glob, relative, 0) == 0 ||
+         fnmatch(w->glob, slash ? slash + 1 : relative, 0) == 0;
 }
 
 static bool walk_folder(struct walk *w, const char *below, int depth);
@@ -40,7 +41,8 @@ static bool walk_entry(struct walk *w, const char *relative, int depth) {
   struct stat st;
   int n = snprintf(path, sizeof path, "%s/%s", w->root, relative);
   if (n >= (int)sizeof path) return su_fail("%s/%s: the path is too long", w->root, relative);
-  if (stat(path, &st) != 0) {            /* a dangling link: as broken as an unreadable image, if it is named like one */
+  if (stat(path, &st) !=
+      0) { /* a dangling link: as broken as an unreadable image, if it is named like one */
     if (!has_image_name(relative)) return true;
   } else if (S_ISDIR(st.st_mode)) {
     return depth >= MAX_DEPTH || walk_folder(w, relative, depth + 1);
@@ -66,8 +68,7 @@ static bool walk_folder(struct walk *w, const char *below, int depth) {
     if (e->d_name[0] == '.') continue;
     if (snprintf(relative, sizeof relative, "%s%s%s", below, slash, e->d_name) >= (int)sizeof relative)
       ok = su_fail("%s/%s: the path is too long", path, e->d_name);
-    else
-      ok = walk_entry(w, relative, depth);
+    else ok = walk_entry(w, relative, depth);
   }
   closedir(dir);
   return ok;
@@ -75,7 +76,8 @@ static bool walk_folder(struct walk *w, const char *below, int depth) {
 
 static int by_bytes(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-bool su_folder_images(const char *dir, const char *glob, su_names *out, int64_t *others, int64_t *filtered) {
+bool su_folder_images(const char *dir, const char *glob, su_names *out, int64_t *others,
+                      int64_t *filtered) {
   struct walk w = {.root = dir, .glob = glob, .out = out};
   memset(out, 0, sizeof *out);
   bool ok = walk_folder(&w, "", 0);

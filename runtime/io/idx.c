@@ -1,4 +1,5 @@
-/* idx.c -- reads idx files: 0 0 type ndim, ndim big-endian sizes, then the numbers (type 8: bytes). zlib reads plain files too. */
+/* idx.c -- reads idx files: 0 0 type ndim, ndim big-endian sizes, then the numbers (type 8: bytes). zlib
+ * reads plain files too. */
 #include "idx.h"
 
 #include <string.h>
@@ -23,13 +24,15 @@ static bool read_header(gzFile f, su_idx *out, int64_t *bytes, const char *path)
   int got = gzread(f, magic, 4);
   if (got != 4 || magic[0] != 0 || magic[1] != 0 || magic[3] < 1 || magic[3] > 4)
     return su_fail("%s: not an idx file (MNIST's format: 0 0 8 3 for images, 0 0 8 1 for labels)", path);
-  if (magic[2] != 8) return su_fail("%s: holds numbers of type 0x%02x; only bytes (0x08) are read", path, magic[2]);
+  if (magic[2] != 8)
+    return su_fail("%s: holds numbers of type 0x%02x; only bytes (0x08) are read", path, magic[2]);
   out->ndim = magic[3];
   *bytes = 1;
   for (int i = 0; i < out->ndim; i++) {
     if (!read_all(f, size, 4, path)) return false;
     out->shape[i] = (int64_t)size[0] << 24 | (int64_t)size[1] << 16 | (int64_t)size[2] << 8 | size[3];
-    if (out->shape[i] > MAX_BYTES / *bytes) return su_fail("%s: larger than %lld bytes", path, (long long)MAX_BYTES);
+    if (out->shape[i] > MAX_BYTES / *bytes)
+      return su_fail("%s: larger than %lld bytes", path, (long long)MAX_BYTES);
     *bytes *= out->shape[i];
     if (*bytes == 0) return su_fail("%s: holds nothing (size %d is 0)", path, i + 1);
   }

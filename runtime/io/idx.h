@@ -7,10 +7,10 @@
 typedef struct su_idx {
   int32_t ndim;
   int64_t shape[4];
-  uint8_t *data;                         /* product of shape bytes, last index fastest */
+  uint8_t *data; /* product of shape bytes, last index fastest */
 } su_idx;
 
-bool su_idx_load(const char *path, su_idx *out);   /* messages name the file */
+bool su_idx_load(const char *path, su_idx *out); /* messages name the file */
 void su_idx_free(su_idx *set);
 
 #endif

@@ -1,4 +1,5 @@
-/* image.c -- which decoder, files, channel conversion and EXIF orientation. Decoders: jpeg.c png.c webp.c; see image.h. */
+/* image.c -- which decoder, files, channel conversion and EXIF orientation. Decoders: jpeg.c png.c webp.c;
+ * see image.h. */
 #define _GNU_SOURCE
 #include "image.h"
 
@@ -15,8 +16,8 @@ bool su_image_new(su_image *im, int64_t h, int64_t w, int c) {
   *im = (su_image){0};
   if (h < 1 || w < 1) return su_fail("the image has no pixels (%lldx%lld)", (long long)w, (long long)h);
   if (h > SU_IMAGE_MAX_SIDE || w > SU_IMAGE_MAX_SIDE || h * w > SU_IMAGE_MAX_PIXELS)
-    return su_fail("the image is %lldx%lld; at most %d pixels a side and %lld in all are read", (long long)w,
-                   (long long)h, SU_IMAGE_MAX_SIDE, (long long)SU_IMAGE_MAX_PIXELS);
+    return su_fail("the image is %lldx%lld; at most %d pixels a side and %lld in all are read",
+                   (long long)w, (long long)h, SU_IMAGE_MAX_SIDE, (long long)SU_IMAGE_MAX_PIXELS);
   im->data = su_malloc((size_t)(h * w * c));
   if (!im->data) return false;
   im->h = (int32_t)h;
@@ -107,14 +108,11 @@ bool su_image_decode(const void *bytes, size_t n, su_image *out) {
   bool ok;
   *out = (su_image){0};
   if (n == 0) return su_fail("the file is empty");
-  if (n >= 3 && memcmp(p, "\xff\xd8\xff", 3) == 0)
-    ok = su_jpeg_decode(p, n, out, &orientation);
-  else if (n >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0)
-    ok = su_png_decode(p, n, out, &orientation);
+  if (n >= 3 && memcmp(p, "\xff\xd8\xff", 3) == 0) ok = su_jpeg_decode(p, n, out, &orientation);
+  else if (n >= 8 && memcmp(p, "\x89PNG\r\n\x1a\n", 8) == 0) ok = su_png_decode(p, n, out, &orientation);
   else if (n >= 12 && memcmp(p, "RIFF", 4) == 0 && memcmp(p + 8, "WEBP", 4) == 0)
     ok = su_webp_decode(p, n, out, &orientation);
-  else
-    return su_fail("not an image that Sumi reads (JPEG, PNG or WebP)");
+  else return su_fail("not an image that Sumi reads (JPEG, PNG or WebP)");
   if (ok && !su_image_orient(out, orientation)) ok = false;
   if (!ok) su_image_free(out);
   return ok;
@@ -156,7 +154,8 @@ static void convert_row(const uint8_t *s, int from, uint8_t *d, int to, int64_t 
 bool su_image_convert(su_image *im, int c) {
   su_image to;
   if (c == im->c) return true;
-  if (c < 1 || c > 4) return su_fail("channels must be 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA), not %d", c);
+  if (c < 1 || c > 4)
+    return su_fail("channels must be 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA), not %d", c);
   if (!su_image_new(&to, im->h, im->w, c)) return false;
   convert_row(im->data, im->c, to.data, c, (int64_t)im->h * im->w);
   su_image_free(im);
@@ -164,7 +163,8 @@ bool su_image_convert(su_image *im, int c) {
   return true;
 }
 
-/* ---- EXIF orientation (Exif 2.3, tag 0x0112): where row 0 and column 0 of the stored picture belong ---- */
+/* ---- EXIF orientation (Exif 2.3, tag 0x0112): where row 0 and column 0 of the stored picture belong ----
+ */
 
 static uint32_t tiff_number(const uint8_t *p, int bytes, bool big) {
   uint32_t v = 0;
@@ -180,7 +180,7 @@ int su_exif_orientation(const uint8_t *t, size_t n) {
   if (at > n - 2) return 1;
   size_t count = tiff_number(t + at, 2, big);
   for (size_t i = 0; i < count && at + 2 + 12 * i + 12 <= n; i++) {
-    const uint8_t *entry = t + at + 2 + 12 * i;      /* tag, type, count, value */
+    const uint8_t *entry = t + at + 2 + 12 * i; /* tag, type, count, value */
     if (tiff_number(entry, 2, big) != 0x0112) continue;
     uint32_t v = tiff_number(entry + 8, 2, big);
     return tiff_number(entry + 2, 2, big) == 3 && v >= 1 && v <= 8 ? (int)v : 1;
@@ -190,7 +190,7 @@ int su_exif_orientation(const uint8_t *t, size_t n) {
 
 bool su_image_orient(su_image *im, int orientation) {
   if (orientation < 2 || orientation > 8) return true;
-  bool turned = orientation >= 5;                                         /* rows become columns */
+  bool turned = orientation >= 5; /* rows become columns */
   bool flip_y = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
   bool flip_x = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
   su_image to;

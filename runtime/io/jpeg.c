@@ -1,7 +1,8 @@
-/* jpeg.c -- JPEG by libjpeg-turbo with its defaults (accurate integer DCT, fancy upsampling), which are Pillow's.
- * Damage that the library would paint over in gray (a short file, broken codes) is an error here. */
+/* jpeg.c -- JPEG by libjpeg-turbo with its defaults (accurate integer DCT, fancy upsampling), which are
+ * Pillow's. Damage that the library would paint over in gray (a short file, broken codes) is an error here.
+ */
 #include <setjmp.h>
-#include <stdio.h>   /* jpeglib.h needs FILE */
+#include <stdio.h> /* jpeglib.h needs FILE */
 #include <string.h>
 
 #include <jpeglib.h>
@@ -10,10 +11,10 @@
 
 #include "image.h"
 
-#define MAX_SCANS 500   /* of a progressive file; crafted ones have millions and take hours */
+#define MAX_SCANS 500 /* of a progressive file; crafted ones have millions and take hours */
 
 struct reader {
-  struct jpeg_error_mgr errors;          /* first: the library hands back a pointer to it */
+  struct jpeg_error_mgr errors; /* first: the library hands back a pointer to it */
   struct jpeg_progress_mgr progress;
   struct jpeg_decompress_struct jpeg;
   jmp_buf failed;
@@ -39,11 +40,8 @@ static void warn(j_common_ptr info, int level) {
   case JWRN_HUFF_BAD_CODE:
   case JWRN_ARITH_BAD_CODE:
   case JWRN_MUST_RESYNC:
-  case JWRN_NOT_SEQUENTIAL:
-    fail_exit(info);
-    break;
-  default:                               /* stray bytes between segments and the like: the pixels are whole */
-    info->err->num_warnings++;
+  case JWRN_NOT_SEQUENTIAL: fail_exit(info); break;
+  default: /* stray bytes between segments and the like: the pixels are whole */ info->err->num_warnings++;
   }
 }
 
@@ -64,7 +62,8 @@ static int orientation_of(const struct jpeg_decompress_struct *jpeg) {
 }
 
 /* Runs below the setjmp; whatever it owns is in r or out. */
-static bool read_picture(struct reader *r, const uint8_t *bytes, size_t n, su_image *out, int *orientation) {
+static bool read_picture(struct reader *r, const uint8_t *bytes, size_t n, su_image *out,
+                         int *orientation) {
   struct jpeg_decompress_struct *jpeg = &r->jpeg;
   jpeg_mem_src(jpeg, bytes, (unsigned long)n);
   jpeg_save_markers(jpeg, JPEG_APP0 + 1, 0xffff);

@@ -9,18 +9,18 @@
 
 #define MAX_THREADS 64
 #define ERROR_ROOM 1024
-#define STREAM_ORDER 0x0da7a000u         /* + side; Philox streams of their own, far from those of ops */
-#define STREAM_CHANGE 0x0da7a100u        /* + side */
+#define STREAM_ORDER 0x0da7a000u  /* + side; Philox streams of their own, far from those of ops */
+#define STREAM_CHANGE 0x0da7a100u /* + side */
 
 enum state { FREE, FILLING, READY, FAILED };
 
 struct slot {
   enum state state;
   int64_t step;
-  float *memory;                         /* what batch points into */
+  float *memory; /* what batch points into */
   su_batch batch;
   int n_bad;
-  int64_t bad[2 * SU_MAX_BAD];           /* 2 * example + side */
+  int64_t bad[2 * SU_MAX_BAD]; /* 2 * example + side */
   int code;
   char error[ERROR_ROOM];
 };
@@ -29,8 +29,8 @@ struct slot {
 struct worker {
   su_loader *l;
   su_fetcher fetch[2];
-  int32_t *order[2];                     /* [n] */
-  int64_t pass[2];                       /* which pass order[] is; -1 none */
+  int32_t *order[2]; /* [n] */
+  int64_t pass[2];   /* which pass order[] is; -1 none */
   pthread_t thread;
 };
 
@@ -42,12 +42,12 @@ struct su_loader {
   float *labels;
   atomic_llong budget;
   struct slot *slots;
-  int n_slots, n_workers, running;       /* workers allocated; threads started */
-  struct worker *workers;                /* [n_workers]; the first also serves get when there are no threads */
+  int n_slots, n_workers, running; /* workers allocated; threads started */
+  struct worker *workers;          /* [n_workers]; the first also serves get when there are no threads */
   pthread_mutex_t lock;
-  pthread_cond_t room, ready;            /* room: a worker may start; ready: a batch is done, or a worker is idle */
-  int64_t base, next;                    /* the step that get wants or holds; the next that a worker takes */
-  int busy;                              /* workers that fill a slot now */
+  pthread_cond_t room, ready; /* room: a worker may start; ready: a batch is done, or a worker is idle */
+  int64_t base, next;         /* the step that get wants or holds; the next that a worker takes */
+  int busy;                   /* workers that fill a slot now */
   bool stop, paused;
   char **warnings;
   int64_t n_warnings;
@@ -61,7 +61,8 @@ static void shuffle(const su_loader *l, int side, int64_t pass, int32_t *order, 
   for (int64_t i = 0; i < n; i++) order[i] = (int32_t)i;
   if (!l->o.shuffle) return;
   for (int64_t i = n - 1, k = 0; i > 0; i--, k++) {
-    if (k % 4 == 0) p = su_philox_at(l->o.seed, (uint32_t)(k / 4), (uint32_t)pass, 0, STREAM_ORDER + (uint32_t)side);
+    if (k % 4 == 0)
+      p = su_philox_at(l->o.seed, (uint32_t)(k / 4), (uint32_t)pass, 0, STREAM_ORDER + (uint32_t)side);
     int64_t j = (int64_t)((uint64_t)p.v[k % 4] * (uint64_t)(i + 1) >> 32);
     int32_t t = order[i];
     order[i] = order[j];
@@ -72,8 +73,9 @@ static void shuffle(const su_loader *l, int side, int64_t pass, int32_t *order, 
 /* Which example of a side stands at position i of a step's batch, and in which pass over the side. */
 static int64_t example_at(struct worker *w, int side, int64_t step, int64_t i, int64_t *pass) {
   const su_loader *l = w->l;
-  int64_t n = su_examples_count(l->side[side]), epoch = step / l->steps, at = step % l->steps * l->o.batch + i;
-  if (n < l->count) {                    /* the shorter side: an endless row of its own */
+  int64_t n = su_examples_count(l->side[side]), epoch = step / l->steps,
+          at = step % l->steps * l->o.batch + i;
+  if (n < l->count) { /* the shorter side: an endless row of its own */
     at += epoch * l->steps * l->o.batch;
     epoch = at / n;
     at %= n;
@@ -102,10 +104,12 @@ static bool fill_side(struct worker *w, int side, struct slot *slot) {
   f->n_bad = 0;
   for (int64_t i = 0; i < l->o.batch; i++) {
     int64_t pass, at = example_at(w, side, slot->step, i, &pass);
-    su_philox draws = su_philox_at(l->o.seed, 0, (uint32_t)pass, (uint32_t)at, STREAM_CHANGE + (uint32_t)side);
+    su_philox draws =
+        su_philox_at(l->o.seed, 0, (uint32_t)pass, (uint32_t)at, STREAM_CHANGE + (uint32_t)side);
     const su_pixels *e = su_examples_fetch(s, &at, f);
     if (!e) return false;
-    float *out[2] = {slot->batch.image[side] + i * size, slot->batch.image[1] ? slot->batch.image[1] + i * size : NULL};
+    float *out[2] = {slot->batch.image[side] + i * size,
+                     slot->batch.image[1] ? slot->batch.image[1] + i * size : NULL};
     if (!su_examples_put(s, e, draws, f, out)) return false;
     if (side == 0 && l->labels) slot->batch.label[i] = l->labels[at];
   }
@@ -149,12 +153,14 @@ static void *work(void *arg) {
   return NULL;
 }
 
-/* Signals are for the main thread. Fewer threads than asked for are enough; none means that get does the work. */
+/* Signals are for the main thread. Fewer threads than asked for are enough; none means that get does the
+ * work. */
 static void start_threads(su_loader *l) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (l->running < l->o.threads && pthread_create(&l->workers[l->running].thread, NULL, work, &l->workers[l->running]) == 0)
+  while (l->running < l->o.threads &&
+         pthread_create(&l->workers[l->running].thread, NULL, work, &l->workers[l->running]) == 0)
     l->running++;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
@@ -234,8 +240,9 @@ static bool open_sides(su_loader *l) {
   if (l->o.batch < 1) return su_fail("batch must be at least 1, not %lld", (long long)l->o.batch);
   l->steps = l->count / l->o.batch;
   if (l->steps == 0)
-    return su_fail("a batch of %lld needs at least as many images; there are %lld: give batch = %lld or less",
-                   (long long)l->o.batch, (long long)l->count, (long long)l->count);
+    return su_fail(
+        "a batch of %lld needs at least as many images; there are %lld: give batch = %lld or less",
+        (long long)l->o.batch, (long long)l->count, (long long)l->count);
   if (!l->o.labels) return true;
   size_t bytes = (size_t)l->o.side[0].n * sizeof *l->labels;
   if (!(l->labels = su_malloc(bytes))) return false;
@@ -273,7 +280,7 @@ static bool open_loader(su_loader *l) {
   if (!l->workers) return false;
   for (int i = 0; i < l->n_workers; i++) l->workers[i].l = l;
   if (!open_sides(l)) return false;
-  l->n_slots = l->o.threads > 0 ? l->o.threads + 2 : 1;   /* one held by the consumer, one in reserve */
+  l->n_slots = l->o.threads > 0 ? l->o.threads + 2 : 1; /* one held by the consumer, one in reserve */
   l->slots = su_calloc((size_t)l->n_slots * sizeof *l->slots);
   if (!l->slots) return false;
   for (int i = 0; i < l->n_slots; i++)

@@ -1,5 +1,6 @@
-/* png.c -- PNG by libpng: reading (1 to 16 bits, gray, palette, RGB, alpha, interlaced) to 8 bits, and writing whole files at once.
- * Of 16 bits the upper 8 are kept, as Pillow does; gamma and colour profiles are left alone, as Pillow does. */
+/* png.c -- PNG by libpng: reading (1 to 16 bits, gray, palette, RGB, alpha, interlaced) to 8 bits, and
+ * writing whole files at once. Of 16 bits the upper 8 are kept, as Pillow does; gamma and colour profiles
+ * are left alone, as Pillow does. */
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +10,7 @@
 #include "file.h"
 #include "image.h"
 
-#define MAX_CHUNK (64u << 20)            /* bytes of one ancillary chunk (colour profiles, text) */
+#define MAX_CHUNK (64u << 20) /* bytes of one ancillary chunk (colour profiles, text) */
 
 struct source {
   const uint8_t *at, *end;
@@ -57,7 +58,8 @@ static bool read_picture(png_structp png, png_infop info, su_image *out, int *or
   want_bytes(png, info);
   int passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
-  if (!su_image_new(out, png_get_image_height(png, info), png_get_image_width(png, info), png_get_channels(png, info)))
+  if (!su_image_new(out, png_get_image_height(png, info), png_get_image_width(png, info),
+                    png_get_channels(png, info)))
     return false;
   size_t stride = (size_t)out->w * (size_t)out->c;
   if (png_get_rowbytes(png, info) != stride) return su_fail("PNG: this kind of pixel is not supported");
@@ -119,7 +121,8 @@ static void put(png_structp png, png_bytep from, size_t n) {
 static void flush_nothing(png_structp png) { (void)png; }
 
 static bool encode(const su_image *im, struct sink *k) {
-  static const int type[5] = {0, PNG_COLOR_TYPE_GRAY, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_COLOR_TYPE_RGB, PNG_COLOR_TYPE_RGB_ALPHA};
+  static const int type[5] = {0, PNG_COLOR_TYPE_GRAY, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_COLOR_TYPE_RGB,
+                              PNG_COLOR_TYPE_RGB_ALPHA};
   if (im->c < 1 || im->c > 4) return su_fail("PNG: an image has 1 to 4 channels, this one has %d", im->c);
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, k, sink_error, on_warning);
   png_infop info = png ? png_create_info_struct(png) : NULL;
@@ -159,23 +162,26 @@ bool su_png_write(const char *path, const su_image *im) {
 
 static uint8_t shade(float v) {
   float s = (v + 1.0f) * 127.5f + 0.5f;
-  return (uint8_t)(s >= 255.0f ? 255 : s > 0.0f ? (int)s : 0);   /* NaN is black */
+  return (uint8_t)(s >= 255.0f ? 255 : s > 0.0f ? (int)s : 0); /* NaN is black */
 }
 
-bool su_image_grid(const float *x, const int64_t shape[4], int64_t rows, int64_t cols, int gutter, su_image *out) {
+bool su_image_grid(const float *x, const int64_t shape[4], int64_t rows, int64_t cols, int gutter,
+                   su_image *out) {
   int64_t n = shape[0], h = shape[1], w = shape[2], c = shape[3];
   *out = (su_image){0};
   if (c != 1 && c != 3) return su_fail("a picture has 1 or 3 channels, this tensor has %lld", (long long)c);
   if (rows < 1 || cols < 1) return su_fail("a grid has at least one row and one column");
-  if (h > SU_IMAGE_MAX_SIDE || w > SU_IMAGE_MAX_SIDE || rows > SU_IMAGE_MAX_SIDE || cols > SU_IMAGE_MAX_SIDE)
+  if (h > SU_IMAGE_MAX_SIDE || w > SU_IMAGE_MAX_SIDE || rows > SU_IMAGE_MAX_SIDE ||
+      cols > SU_IMAGE_MAX_SIDE)
     return su_fail("a grid of %lldx%lld tiles of %lldx%lld is too large", (long long)cols, (long long)rows,
                    (long long)w, (long long)h);
-  if (!su_image_new(out, rows * h + (rows - 1) * gutter, cols * w + (cols - 1) * gutter, (int)c)) return false;
+  if (!su_image_new(out, rows * h + (rows - 1) * gutter, cols * w + (cols - 1) * gutter, (int)c))
+    return false;
   memset(out->data, 255, (size_t)out->h * (size_t)out->w * (size_t)c);
   for (int64_t i = 0; i < n && i < rows * cols; i++) {
     int64_t top = i / cols * (h + gutter), left = i % cols * (w + gutter);
     for (int64_t y = 0; y < h; y++) {
-      const float *from = x + (i * h + y) * w * c;                       /* [w,c] */
+      const float *from = x + (i * h + y) * w * c; /* [w,c] */
       uint8_t *to = out->data + ((top + y) * out->w + left) * c;
       for (int64_t k = 0; k < w * c; k++) to[k] = shade(from[k]);
     }

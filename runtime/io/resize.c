@@ -1,21 +1,25 @@
 /* resize.c -- antialiased resampling of bytes, equal to Pillow's Image.resize to the byte.
  *
- * Output pixel i reads the inputs under a filter centred at (i + 1/2) s, s = in / out, stretched by max(s, 1). The weights,
- * normalised to sum 1, are rounded to 22 binary places, the sum of products to 8 bits; columns first, then rows, with
- * bytes between the two. Gray + alpha and RGBA are premultiplied before and divided after, as Pillow does. */
+ * Output pixel i reads the inputs under a filter centred at (i + 1/2) s, s = in / out, stretched by max(s,
+ * 1). The weights, normalised to sum 1, are rounded to 22 binary places, the sum of products to 8 bits;
+ * columns first, then rows, with bytes between the two. Gray + alpha and RGBA are premultiplied before and
+ * divided after, as Pillow does.
+ *
+ * Pillow 13 begins with the rows when a tall image shrinks; every version before it, and so every published
+ * protocol, begins with the columns, and so do we. */
 #include "image.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "../op.h"   /* SU_CLONES */
+#include "../op.h" /* SU_CLONES */
 
-#define PLACES 22   /* 32 bits less 8 of the pixel and 2 for sign and overshoot */
+#define PLACES 22 /* 32 bits less 8 of the pixel and 2 for sign and overshoot */
 
 /* The inputs of one output pixel: weight[0..count) on pixels first.. */
 struct taps {
-  int32_t *first, *count;                /* [out] */
-  int32_t *weight;                       /* [out,room] */
+  int32_t *first, *count; /* [out] */
+  int32_t *weight;        /* [out,room] */
   int32_t room;
 };
 
@@ -128,10 +132,11 @@ struct work {
   struct taps x, y;
   double *w;
   int32_t *sums;
-  uint8_t *source, *middle;              /* a premultiplied copy; [h,ow,c] */
+  uint8_t *source, *middle; /* a premultiplied copy; [h,ow,c] */
 };
 
-static size_t lay_out(struct work *k, const su_image *in, const su_image *out, su_filter filter, uint8_t *base) {
+static size_t lay_out(struct work *k, const su_image *in, const su_image *out, su_filter filter,
+                      uint8_t *base) {
   size_t used = 0, c = (size_t)in->c, ow = (size_t)out->w, oh = (size_t)out->h;
   k->x.room = taps_room(in->w, out->w, filter);
   k->y.room = taps_room(in->h, out->h, filter);
@@ -151,7 +156,8 @@ static size_t lay_out(struct work *k, const su_image *in, const su_image *out, s
 
 bool su_image_resize(const su_image *in, su_image *out, su_filter filter, su_scratch *scratch) {
   struct work k;
-  if (out->h < 1 || out->w < 1) return su_fail("resize: the new size must be at least 1x1, not %dx%d", out->w, out->h);
+  if (out->h < 1 || out->w < 1)
+    return su_fail("resize: the new size must be at least 1x1, not %dx%d", out->w, out->h);
   out->c = in->c;
   size_t bytes = (size_t)out->h * (size_t)out->w * (size_t)in->c;
   bool across = in->w != out->w, down = in->h != out->h, alpha = in->c % 2 == 0;

@@ -1,5 +1,6 @@
-/* sha256.c -- SHA-256 (FIPS 180-4): a portable block function, and one in the CPU's SHA instructions where it has them
- * (about 1.6 GB/s instead of 0.2), since checkpoints of hundreds of megabytes are hashed at every save. */
+/* sha256.c -- SHA-256 (FIPS 180-4): a portable block function, and one in the CPU's SHA instructions where
+ * it has them (about 1.6 GB/s instead of 0.2), since checkpoints of hundreds of megabytes are hashed at
+ * every save. */
 #include "sha256.h"
 
 #include <stdatomic.h>
@@ -8,20 +9,21 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define HAVE_SHA_NI 1
+#define SHA_NI __attribute__((target("sha,sse4.1,ssse3")))
 #include <cpuid.h>
 #include <immintrin.h>
 #endif
 
 /* First 32 bits of the fractional parts of the cube roots of the first 64 primes. */
 static const uint32_t K[64] = {
-  0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-  0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-  0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-  0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-  0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-  0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-  0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-  0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
 static atomic_int force_portable;
@@ -67,12 +69,13 @@ static void blocks_portable(uint32_t state[8], const unsigned char *p, size_t n)
 }
 
 #ifdef HAVE_SHA_NI
-/* The instructions keep the eight words as ABEF and CDGH; four rounds at a time, the schedule w four words ahead. */
-__attribute__((target("sha,sse4.1,ssse3")))
-static void blocks_sha_ni(uint32_t state[8], const unsigned char *p, size_t n) {
+/* The instructions keep the eight words as ABEF and CDGH; four rounds at a time, the schedule w four words
+ * ahead. */
+SHA_NI static void blocks_sha_ni(uint32_t state[8], const unsigned char *p, size_t n) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-  __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)state), 0xb1);         /* CDAB */
-  __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(state + 4)), 0x1b);  /* EFGH */
+  __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)state), 0xb1); /* CDAB */
+  __m128i high =
+      _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(state + 4)), 0x1b); /* EFGH */
   __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xf0);
   for (; n > 0; n--, p += 64) {
     const __m128i abef0 = abef, cdgh0 = cdgh;
@@ -86,7 +89,7 @@ static void blocks_sha_ni(uint32_t state[8], const unsigned char *p, size_t n) {
       cdgh = _mm_sha256rnds2_epu32(cdgh, abef, k);
       abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(k, 0x0e));
       if (g >= 12) continue;
-      __m128i last = w[(g + 3) & 3];                       /* w[t-4..t-1] for the t that replaces `now` */
+      __m128i last = w[(g + 3) & 3]; /* w[t-4..t-1] for the t that replaces `now` */
       __m128i next = _mm_add_epi32(_mm_sha256msg1_epu32(now, w[(g + 1) & 3]),
                                    _mm_alignr_epi8(last, w[(g + 2) & 3], 4));
       w[g & 3] = _mm_sha256msg2_epu32(next, last);
@@ -94,8 +97,8 @@ static void blocks_sha_ni(uint32_t state[8], const unsigned char *p, size_t n) {
     abef = _mm_add_epi32(abef, abef0);
     cdgh = _mm_add_epi32(cdgh, cdgh0);
   }
-  low = _mm_shuffle_epi32(abef, 0x1b);    /* FEBA */
-  high = _mm_shuffle_epi32(cdgh, 0xb1);   /* DCHG */
+  low = _mm_shuffle_epi32(abef, 0x1b);  /* FEBA */
+  high = _mm_shuffle_epi32(cdgh, 0xb1); /* DCHG */
   _mm_storeu_si128((__m128i *)(void *)state, _mm_blend_epi16(low, high, 0xf0));
   _mm_storeu_si128((__m128i *)(void *)(state + 4), _mm_alignr_epi8(high, low, 8));
 }
@@ -109,7 +112,7 @@ static bool cpu_has_sha(void) {
 
 static void blocks(uint32_t state[8], const unsigned char *p, size_t n) {
 #ifdef HAVE_SHA_NI
-  static atomic_int known;             /* 0: not asked yet, 1: no, 2: yes */
+  static atomic_int known; /* 0: not asked yet, 1: no, 2: yes */
   int k = atomic_load_explicit(&known, memory_order_relaxed);
   if (k == 0) atomic_store_explicit(&known, k = cpu_has_sha() ? 2 : 1, memory_order_relaxed);
   if (k == 2 && !atomic_load_explicit(&force_portable, memory_order_relaxed)) {
@@ -147,7 +150,7 @@ void su_sha256_add(su_sha256 *ctx, const void *data, size_t bytes) {
 void su_sha256_end(su_sha256 *ctx, uint8_t out[32]) {
   unsigned char pad[72] = {0x80};
   uint64_t bits = ctx->bytes * 8;
-  size_t zeros = (size_t)((119 - ctx->bytes % 64) % 64);    /* so that 1 + zeros + 8 fills a block */
+  size_t zeros = (size_t)((119 - ctx->bytes % 64) % 64); /* so that 1 + zeros + 8 fills a block */
   store_be(pad + 1 + zeros, (uint32_t)(bits >> 32));
   store_be(pad + 5 + zeros, (uint32_t)bits);
   su_sha256_add(ctx, pad, 9 + zeros);

@@ -1,4 +1,5 @@
-/* sha256.h -- SHA-256 (FIPS 180-4) in pieces: begin, add as often as you like, end. Not for secrets: not constant time. */
+/* sha256.h -- SHA-256 (FIPS 180-4) in pieces: begin, add as often as you like, end. Not for secrets: not
+ * constant time. */
 #ifndef SUMI_SHA256_H
 #define SUMI_SHA256_H
 
@@ -7,8 +8,8 @@
 
 typedef struct su_sha256 {
   uint32_t state[8];
-  uint64_t bytes;                      /* added so far */
-  unsigned char tail[64];              /* the last bytes % 64 of them, not hashed yet */
+  uint64_t bytes;         /* added so far */
+  unsigned char tail[64]; /* the last bytes % 64 of them, not hashed yet */
 } su_sha256;
 
 void su_sha256_begin(su_sha256 *ctx);

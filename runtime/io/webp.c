@@ -1,4 +1,5 @@
-/* webp.c -- WebP by libwebp, lossy and lossless, with or without alpha. Animations are refused: a frame must be chosen first. */
+/* webp.c -- WebP by libwebp, lossy and lossless, with or without alpha. Animations are refused: a frame
+ * must be chosen first. */
 #include <string.h>
 
 #include <webp/decode.h>
@@ -9,7 +10,8 @@ static uint32_t number(const uint8_t *p) {
   return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* The EXIF chunk of the RIFF container: each chunk is a name, a size and that many bytes, padded to even. */
+/* The EXIF chunk of the RIFF container: each chunk is a name, a size and that many bytes, padded to even.
+ */
 static int orientation_of(const uint8_t *bytes, size_t n) {
   for (size_t at = 12; at + 8 <= n;) {
     size_t size = number(bytes + at + 4);
@@ -32,7 +34,8 @@ static const char *why(VP8StatusCode code) {
 bool su_webp_decode(const uint8_t *bytes, size_t n, su_image *out, int *orientation) {
   WebPDecoderConfig config;
   *out = (su_image){0};
-  if (!WebPInitDecoderConfig(&config)) return su_fail("WebP: the library is of another version than its header");
+  if (!WebPInitDecoderConfig(&config))
+    return su_fail("WebP: the library is of another version than its header");
   VP8StatusCode code = WebPGetFeatures(bytes, n, &config.input);
   if (code != VP8_STATUS_OK) return su_fail("WebP: %s", why(code));
   if (config.input.has_animation) return su_fail("an animated WebP; extract the frames first");

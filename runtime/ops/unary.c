@@ -100,7 +100,7 @@ su_tensor *su_cos(su_tensor *x) { return APPLY(cos_op, x); }
 
 /* ---- activations ---- */
 
-SU_KERNEL1(lrelu, x > 0 ? x : r[0] * x, x > 0 ? x : REAL(0) * x)
+SU_KERNEL1(lrelu, x > 0 ? x : r[0] * x, su_selectf(x > 0, x, REAL(0) * x))
 GRAD1(lrelu, su_lrelu_gx(gy, y, n->r[0]))
 static bool slope_ok(const su_call *c, const double *r) {
   return r[0] >= 0 || su_fail("%s: slope must be at least 0 (the gradient is read off the output); got %g",
@@ -117,7 +117,7 @@ static const char *const pair_cases[] = {"g=2,3,5,4 y=2,3,5,4", "g=9 y=9", NULL}
 #define APPLY2(op, g, y, ...) \
   su_apply1(&op, (su_tensor *[SU_MAX_IN]){g, y}, (int64_t[SU_MAX_INT]){0}, (double[SU_MAX_REAL]){__VA_ARGS__})
 
-SU_KERNEL2(lrelu_gx, y > 0 ? g : r[0] * g, y > 0 ? g : REAL(0) * g)
+SU_KERNEL2(lrelu_gx, y > 0 ? g : r[0] * g, su_selectf(y > 0, g, REAL(0) * g))
 static bool lrelu_gx_grad(const su_node *n, su_tensor *const *g, const bool *want, su_tensor **gx) {
   if (want[0] && !(gx[0] = su_lrelu_gx(g[0], n->in[1], n->r[0]))) return false;
   return !want[1] || (gx[1] = su_affine(g[0], 0, 0)) != NULL;   /* piecewise constant in y */
@@ -165,8 +165,8 @@ SU_OP(softplus) {.sig = "softplus(x) -> y", .doc = "log(1 + exp(x)).", .shape = 
   .cpu = softplus_cpu, .grad = softplus_grad, .keep_in = 1, .cases = any_cases};
 su_tensor *su_softplus(su_tensor *x) { return APPLY(softplus_op, x); }
 
-SU_KERNEL1(clamp, x < r[0] ? r[0] : x > r[1] ? r[1] : x, x < REAL(0) ? REAL(0) : x > REAL(1) ? REAL(1) : x)
-SU_KERNEL2(clamp_gx, y < r[0] || y > r[1] ? 0 : g, y < REAL(0) || y > REAL(1) ? 0 : g)
+SU_KERNEL1(clamp, x < r[0] ? r[0] : x > r[1] ? r[1] : x, su_at_most(su_at_least(x, REAL(0)), REAL(1)))
+SU_KERNEL2(clamp_gx, y < r[0] || y > r[1] ? 0 : g, su_selectf((y < REAL(0)) | (y > REAL(1)), 0, g))
 static su_tensor *clamp_gx(su_tensor *g, su_tensor *x, const double *r);
 GRAD1(clamp, clamp_gx(gy, x, n->r))
 SU_OP(clamp) {.sig = "clamp(x, lo:real, hi:real) -> y", .doc = "x held between lo and hi.", .shape = su_same_out,
