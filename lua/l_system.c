@@ -84,7 +84,7 @@ static int l_catch_signals(lua_State *L) {
   return 0;
 }
 
-/* signal_pending() -> "INT", "TERM", "USR1" or nil. The flag stays, so that the second INT is known as the second. */
+/* signal_pending() -> "INT", "TERM", "USR1" or nil. The flag stays: the second INT is then known as the second. */
 static int l_signal_pending(lua_State *L) {
   switch (pending) {
     case SIGINT: lua_pushliteral(L, "INT"); return 1;
@@ -158,7 +158,8 @@ static bool drain(int out, int err, pile t[2]) {
     struct pollfd p[2] = {{open[0] ? out : -1, POLLIN, 0}, {open[1] ? err : -1, POLLIN, 0}};
     if (poll(p, 2, -1) < 0 && errno != EINTR) return su_fail("poll: %s", strerror(errno));
     for (int k = 0; k < 2; k++)
-      if (open[k] && (p[k].revents & (POLLIN | POLLHUP | POLLERR)) && !pile_read(&t[k], fds[k], &open[k])) return false;
+      if (open[k] && (p[k].revents & (POLLIN | POLLHUP | POLLERR)) && !pile_read(&t[k], fds[k], &open[k]))
+        return false;
   }
   return true;
 }

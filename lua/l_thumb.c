@@ -21,8 +21,8 @@ static bool shrink(const char *path, int64_t width, su_image *out) {
   return ok;
 }
 
-/* thumbnail(path, width, quality) -> WebP bytes, width, height; or nil, message. quality is 0..100, and over 100 means
- * without loss (for few colours and hard edges). */
+/* thumbnail(path, width, quality) -> WebP bytes, width, height; or nil, message. quality is 0..100, and over 100
+ * means without loss (for few colours and hard edges). */
 static int l_thumbnail(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   int64_t width = luaL_checkinteger(L, 2);

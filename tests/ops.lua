@@ -1,16 +1,19 @@
--- ops.lua -- the op harness: every op x case, from the op table alone.  sumi lua tests/ops.lua [--op NAME] [--device D] [-v]
+-- ops.lua -- the op harness: every op x case, from the op table alone.  sumi lua tests/ops.lua
+-- [--op NAME] [--device D] [-v]
 --
--- An op's cases are strings: "x=2,5,5,3 w=4,3,3,3 stride=2". A tensor is its shape and, behind an @, what is in it: pos
--- (0.5 to 1.5), 01 (0 to 1), intN (whole numbers below N, i32); without it signed numbers between 0.05 and 2 in size.
--- A shape of () is a scalar. All other words are options by name. For each case:
+-- An op's cases are strings: "x=2,5,5,3 w=4,3,3,3 stride=2". A tensor is its shape and, behind an
+-- @, what is in it: pos (0.5 to 1.5), 01 (0 to 1), intN (whole numbers below N, i32); without it
+-- signed numbers between 0.05 and 2 in size. A shape of () is a scalar. All other words are options
+-- by name. For each case:
 --   value     on the device against `ref`, written tensors too; inputs that are not written stay as they are
 --   gradient  of <c, y> for a random signed c: on ref against central differences, on the device against ref
 --   second    the gradient of <gradient, v> in x and in c, likewise
 --   repeat    the same bits again, and no tensor left alive
 -- and for each op: its gradient times -1, 0 and 1.01 must make the gradient check fail (mutation).
 --
--- Tolerances of float32 come from the case itself: how far the reference moves when its inputs move by half a unit in
--- their last place (the farthest of three times), times 32, plus 8 such units of the largest result.
+-- Tolerances of float32 come from the case itself: how far the reference moves when its inputs move
+-- by half a unit in their last place (the farthest of three times), times 32, plus 8 such units of
+-- the largest result.
 local core = require "sumi.core"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
@@ -175,7 +178,8 @@ local function moved_by(c, d, h)
   return m
 end
 
--- Numbers moved by half a unit in the last place of a float32, up or down at random; and all inputs of a case.
+-- Numbers moved by half a unit in the last place of a float32, up or down at random; and all inputs
+-- of a case.
 local function shaken(c, v)
   local m = {}
   for j, x in ipairs(v) do m[j] = x * (1 + (c.u() < 0.5 and -EPS32 or EPS32)) end
@@ -222,7 +226,8 @@ local function numbers(list)
   return n
 end
 
--- How far the lists of numbers that fn() gives for moved inputs are from `want`: the farthest of three, for each list.
+-- How far the lists of numbers that fn() gives for moved inputs are from `want`: the farthest of
+-- three, for each list.
 local function sensitivity(fn, want)
   local far = {}
   for k in ipairs(want) do far[k] = 0.0 end
@@ -232,7 +237,8 @@ local function sensitivity(fn, want)
   return far
 end
 
--- got and wanted: lists of lists of numbers; moved(): the wanted ones of moved inputs -> nil or what is wrong
+-- got and wanted: lists of lists of numbers; moved(): the wanted ones of moved inputs -> nil or
+-- what is wrong
 local function compare32(got, want, moved, what)
   local far = sensitivity(moved, want)
   if #got ~= #want then return ("%d results, ref has %d"):format(#got, #want) end
@@ -328,7 +334,8 @@ local function difference(f, text, g, d)
   local noise = 1e-8 * math.max(math.abs(up), 1)
   local tolerance = 2e-5 * size + noise
   if math.abs(got - slope) <= tolerance then return end
-  return ("%s is %.9g along a random direction, central difference %.9g (tolerance %.2g)"):format(text, got, slope, tolerance)
+  local say = "%s is %.9g along a random direction, central difference %.9g (tolerance %.2g)"
+  return say:format(text, got, slope, tolerance)
 end
 
 local function check_first_ref(c, vars, o, cot)
@@ -490,8 +497,8 @@ end
 
 local function test_op(op, device)
   if caseless[op.name] then return end
-  if not T.check(op.name .. ": has cases", #op.cases > 0, "an op without a case; add .cases to its entry") then return end
-  if not T.check(op.name .. ": kernel", op.cpu or device ~= "cpu", "no cpu kernel") then return end
+  local has = T.check(op.name .. ": cases", #op.cases > 0, "an op without a case; add .cases to its entry")
+  if not has or not T.check(op.name .. ": kernel", op.cpu or device ~= "cpu", "no cpu kernel") then return end
   local cases = {}
   for _, text in ipairs(op.cases) do
     local ok, c = pcall(parse_case, op, text)

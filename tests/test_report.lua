@@ -41,27 +41,32 @@ end
 
 local function gan_losses(offset)
   return function(i, seed)
-    return { 0.7 - 0.001 * i + 0.05 * wiggle(i, seed) + offset, 0.6 + 0.01 * seed, 1 + 0.002 * i + 0.1 * wiggle(i, seed + 1) }
+    return { 0.7 - 0.001 * i + 0.05 * wiggle(i, seed) + offset, 0.6 + 0.01 * seed,
+             1 + 0.002 * i + 0.1 * wiggle(i, seed + 1) }
   end
 end
 local gan_names = { "loss/D/real", "loss/D/fake", "loss/G/adv" }
 
 local function fid(i, seed) return 100 / i + 10 * seed end
 for seed = 0, 2 do
-  make_run { experiment = "toy", variant = "hinge", seed = seed, steps = 200, names = gan_names, at = gan_losses(0), scores = fid }
+  make_run { experiment = "toy", variant = "hinge", seed = seed, steps = 200, names = gan_names, at = gan_losses(0),
+             scores = fid }
 end
-core.sleep(1.1)                        -- variants are shown in the order in which they were first run, to the second
+core.sleep(1.1)               -- variants are shown in the order in which they were first run, to the second
 for seed = 0, 2 do
-  make_run { experiment = "toy", variant = "b&c", seed = seed, steps = 200, names = gan_names, at = gan_losses(0.1),
-             scores = fid, state = seed == 2 and "failed" or "done", stop = seed == 2 and 120 or nil, reason = "it <broke>" }
+  make_run { experiment = "toy", variant = "b&c", seed = seed, steps = 200, names = gan_names, scores = fid,
+             at = gan_losses(0.1), state = seed == 2 and "failed" or "done", stop = seed == 2 and 120 or nil,
+             reason = "it <broke>" }
 end
 local alone = make_run { experiment = "solo", variant = "default", seed = 0, steps = 120, state = "stopped",
-  names = { "loss/G/adv", "loss/G/cycle" }, at = function(i, seed) return { 0.7 + 0.01 * wiggle(i, seed), 60 - 0.1 * i } end }
+  names = { "loss/G/adv", "loss/G/cycle" },
+  at = function(i, seed) return { 0.7 + 0.01 * wiggle(i, seed), 60 - 0.1 * i } end }
 
 -- ---- statistics ----
 
 T.test("t quantiles (R: qt(.975, df))", function()
-  for _, c in ipairs { { 1, 12.7062 }, { 2, 4.302653 }, { 4, 2.776445 }, { 30, 2.042272 }, { 31, 2.039513 }, { 120, 1.97993 } } do
+  for _, c in ipairs { { 1, 12.7062 }, { 2, 4.302653 }, { 4, 2.776445 }, { 30, 2.042272 }, { 31, 2.039513 },
+      { 120, 1.97993 } } do
     T.near(stat.t975(c[1]), c[2], 1e-4, "df " .. c[1])
   end
 end)
@@ -130,16 +135,19 @@ end
 
 T.test("figures by default: one for each player with all its terms, one for each other metric", function()
   T.eq(shape(figure.plan(model_of "toy/hinge/*")), { "loss-D :real,fake", "loss-G :adv", "metric-fid :fid" })
-  T.eq(shape(figure.plan(model_of "toy/*")), { "loss-D real:hinge,b&c fake:hinge,b&c", "loss-G :hinge,b&c", "metric-fid :hinge,b&c" })
+  T.eq(shape(figure.plan(model_of "toy/*")),
+    { "loss-D real:hinge,b&c fake:hinge,b&c", "loss-G :hinge,b&c", "metric-fid :hinge,b&c" })
 end)
 
 T.test("terms of very different size get panels of their own", function()
   T.eq(shape(figure.plan(model_of "solo/*")), { "loss-G adv:adv cycle:cycle" })
 end)
 
-T.test("declared figures: globs, by seed, names; what matches nothing is an error with the metrics there are", function()
+T.test("declared figures: globs, by seed, names; what matches nothing is an error that lists the metrics", function()
   local m = model_of "toy/*"
-  T.eq(shape(figure.plan(m, { figure.curve { "loss/*/adv", by = "seed", name = "my fig" }, figure.curve { "loss/D/*", by = "term" } })),
+  local declared = { figure.curve { "loss/*/adv", by = "seed", name = "my fig" },
+                     figure.curve { "loss/D/*", by = "term" } }
+  T.eq(shape(figure.plan(m, declared)),
     { "my-fig :hinge seed 0,hinge seed 1,hinge seed 2,b&c seed 0,b&c seed 1,b&c seed 2", "loss-D :real,fake" })
   local err = T.raises(function() figure.plan(m, { figure.curve { "los/*" } }) end, "no metric matches los/*")
   T.ok(err:find("loss/D/real", 1, true), err)
@@ -289,13 +297,15 @@ T.test("page: samples at every step, the last one shown without JavaScript, all 
   T.eq(viewers, 6)
   T.eq(select(2, html:gsub('class="frame on"', "")), viewers)
   T.eq(select(2, html:gsub('data%-step="200"', "")), 5)     -- the failed one ends at 100
-  for tag in html:gmatch "<img [^>]*>" do T.ok(tag:find 'alt="' and (tag:find 'src="data:image/' or tag:find 'src="data:,"'), tag:sub(1, 80)) end
+  for tag in html:gmatch "<img [^>]*>" do
+    T.ok(tag:find 'alt="' and (tag:find 'src="data:image/' or tag:find 'src="data:,"'), tag:sub(1, 80))
+  end
   T.ok(html:find('<input id="step" type="range"', 1, true))
 end)
 
 T.test("page: big pictures are made small, and it stays below 5 MB", function()
   local dir = results .. "/big/default/seed-0"
-  local run = store.create { results = results, experiment = "big", variant = "default", seed = 0, steps = 40, config = {} }
+  local run = store.create { results = results, experiment = "big", variant = "default", seed = 0, steps = 40 }
   core.rng(1, 0, 2)
   for i = 1, 40 do
     run:metrics(i, i, { "loss/G/adv" }, { 1 / i })
@@ -320,7 +330,7 @@ end)
 
 T.test("what the script declared: kept with the run, drawn instead of the defaults", function()
   local function declare(list)
-    local run = store.create { results = results, experiment = "told", variant = "default", seed = 0, steps = 100, config = {},
+    local run = store.create { results = results, experiment = "told", variant = "default", seed = 0, steps = 100,
       fresh = true, provenance = { { "report", require("sumi.json").encode(list) } } }
     for i = 1, 100 do run:metrics(i, i, gan_names, gan_losses(0)(i, 1)) end
     for _, at in ipairs { 10, 50, 100 } do
@@ -388,7 +398,8 @@ end)
 
 T.test("show: a page, and its parts", function()
   local _, page = sumi("show", alone)
-  for _, text in ipairs { "solo/default/seed-0   stopped", "loss/G/cycle", "batch  64", "2 grids", "sumi resume " .. alone } do
+  for _, text in ipairs { "solo/default/seed-0   stopped", "loss/G/cycle", "batch  64", "2 grids",
+      "sumi resume " .. alone } do
     T.ok(page:find(text, 1, true), "lacks " .. text .. "\n" .. page)
   end
   local _, text = sumi("show", alone, "--code")
@@ -404,10 +415,11 @@ T.test("show: a page, and its parts", function()
 end)
 
 T.test("weights hash: of the weights alone, of the newest checkpoint that is whole", function()
-  local run = store.create { results = results, experiment = "hash", variant = "default", seed = 0, steps = 9, config = {} }
+  local run = store.create { results = results, experiment = "hash", variant = "default", seed = 0, steps = 9 }
   local function save(step, weight, moment)
     run:metrics(step, step, { "loss/G/adv" }, { 1 })
-    run:save(step, { { "G/1/conv.weight", core.full(weight, { 2, 3 }) }, { "opt/G/m/G/1/conv.weight", core.full(moment, { 2, 3 }) } }, {})
+    run:save(step, { { "G/1/conv.weight", core.full(weight, { 2, 3 }) },
+                     { "opt/G/m/G/1/conv.weight", core.full(moment, { 2, 3 }) } }, {})
     local c, o = sumi("show", run.dir, "--weights-hash")
     T.eq(c, 0)
     T.ok(o:find "^%x+\n$" and #o == 65, o)

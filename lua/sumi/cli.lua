@@ -23,7 +23,8 @@ end
 -- switch.
 local every_verb = {
   { "--results", value = "DIR", "where runs are kept (default: SUMI_RESULTS, else results)" },
-  { "--color", value = "WHEN", among = { "auto", "always", "never" }, "auto, always or never; NO_COLOR is obeyed" },
+  { "--color", value = "WHEN", among = { "auto", "always", "never" },
+    "auto, always or never; NO_COLOR is obeyed" },
   { "--help", short = "-h", "this text" },
 }
 
@@ -123,9 +124,12 @@ exit codes
 local function help_all()
   local out = { "usage: sumi VERB ...", "" }
   for _, v in ipairs(verbs) do
-    if not v.hidden then out[#out + 1] = ("  sumi %-34s %s"):format(v.name .. " " .. (v.brief_args or v.args), v.short) end
+    if not v.hidden then
+      out[#out + 1] = ("  sumi %-34s %s"):format(v.name .. " " .. (v.brief_args or v.args), v.short)
+    end
   end
-  out[#out + 1] = "\nRUN is a path, an id (its first four characters or more), @last, or a pattern such as 'rings/*'."
+  out[#out + 1] = "\nRUN is a path, an id (its first four characters or more), @last, or a pattern such as"
+    .. " 'rings/*'."
   out[#out + 1] = "sumi help VERB, or sumi VERB --help, says more.\n"
   return table.concat(out, "\n") .. "\n" .. exit_codes
 end
@@ -181,8 +185,10 @@ end
 
 verb {
   name = "run", args = "SCRIPT [knob=value ...]", short = "train",
-  long = "Train the experiment of a script. knob=value overrides an entry of its config table; an unknown knob is an\n"
-    .. "error. Ctrl-C stops at a checkpoint (exit 75) and says how to go on; a second Ctrl-C leaves at once.",
+  long = [[
+Train the experiment of a script. knob=value overrides an entry of its config table; an unknown
+knob is an error. Ctrl-C stops at a checkpoint (exit 75) and says how to go on; a second Ctrl-C
+leaves at once.]],
   flags = with({
     { "--seed", value = "N", kind = "integer", "seed of everything random (default 0)" },
     { "--variant", value = "NAME", "one of the script's ablations, with its knobs" },
@@ -208,19 +214,21 @@ verb {
     set_progress(opt)
     core.catch_signals()
     return require("sumi.trainer").run {
-      script = script, knobs = knobs, seed = opt.seed, variant = opt.variant, device = opt.device, steps = opt.steps,
-      results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
+      script = script, knobs = knobs, seed = opt.seed, variant = opt.variant, device = opt.device,
+      steps = opt.steps, results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
       command = command_line(cli.args) }
   end,
 }
 
 verb {
   name = "resume", args = "RUN", short = "go on with an interrupted run, to the same bits",
-  long = "Go on from the newest good checkpoint. What was recorded after it is dropped and counted, and the result is the\n"
-    .. "same to the bit as if the run had never been interrupted (on the same machine, with the same threads).",
+  long = [[
+Go on from the newest good checkpoint. What was recorded after it is dropped and counted, and the
+result is the same to the bit as if the run had never been interrupted (on the same machine, with
+the same threads).]],
   flags = with({
     { "--device", value = "D", "where to compute (default: as before)" },
-    { "--steps", value = "N", kind = "integer", least = 1, "train to step N instead of what the run was started with" },
+    { "--steps", value = "N", kind = "integer", least = 1, "train to step N, not to what the run was started with" },
   }, progress_flags),
   examples = { "sumi resume @last", "sumi resume results/rings/default/seed-0" },
   call = function(v, opt, rest)
@@ -235,10 +243,10 @@ verb {
 
 verb {
   name = "ls", args = "[GLOB]", short = "list runs",
-  long = "One line per run: state, steps, the latest losses. GLOB matches experiment/variant/seed, e.g. 'rings/*'.",
+  long = "One line per run: state, steps, the latest losses. GLOB matches EXPERIMENT/VARIANT/seed-N.",
   flags = {
-    { "--state", value = "STATE", among = { "running", "done", "failed", "diverged", "stopped", "lost", "unknown" },
-      "only runs in this state" },
+    { "--state", value = "STATE", "only runs in this state",
+      among = { "running", "done", "failed", "diverged", "stopped", "lost", "unknown" } },
     { "--json", "machine-readable: a list of objects" },
     { "--tsv", "machine-readable: tab-separated, with a header line" },
   },
@@ -268,17 +276,24 @@ verb {
 }
 
 verb {
-  name = "report", args = "SCRIPT|RUN|DIR ...", brief_args = "SCRIPT|RUN...", short = "figures and one HTML page from runs",
-  long = "Draw loss curves (gnuplot: .gp + .tsv, and svg, pdf, png made from them) and write one self-contained HTML page.\n"
-    .. "Seeds of a variant are pooled, variants are compared. It goes beside the runs: RUN/report/ for one run,\n"
-    .. "results/EXPERIMENT/report/ for several. The last line printed is the page's path.",
+  name = "report", args = "SCRIPT|RUN|DIR ...", brief_args = "SCRIPT|RUN...",
+  short = "figures and one HTML page from runs",
+  long = [[
+Draw loss curves (gnuplot: .gp + .tsv, and svg, pdf, png made from them) and write one HTML page
+that needs nothing else. Seeds of a variant are pooled, variants are compared. It goes beside the
+runs: RUN/report/ for one run, results/EXPERIMENT/report/ for several. The last line printed is the
+page's path.]],
   flags = {
     { "--only", value = "NAME", "only the figures whose names match this pattern; no page" },
     { "--out", value = "DIR", "write there instead" },
     { "--open", "open the page in a browser" },
     { "--quiet", short = "-q", "print only the page's path" },
   },
-  examples = { "sumi report @last", "sumi report experiments/rings.lua", "sumi report 'rings/*' --only 'loss-G*'" },
+  examples = {
+    "sumi report @last",
+    "sumi report experiments/rings.lua",
+    "sumi report 'rings/*' --only 'loss-G*'",
+  },
   call = function(v, opt, rest)
     if #rest == 0 then wrong(v, "what to report on is missing: a script, a run or a folder of runs") end
     return require("sumi.report").main(results_dir(opt), rest, opt)
@@ -353,7 +368,8 @@ local function first_screen()
     { "sumi report @last", "its loss curves and samples on one page" },
     { "sumi ls", "all runs here" },
     { "sumi doctor", "what this machine can do, and what is missing" } }
-  local out = { term.paint("bold", title) .. term.paint("dim", ("    lua 5.4 · cpu: %s · gpu: none"):format(isa)), "" }
+  local machine = ("    lua 5.4 · cpu: %s · gpu: none"):format(isa)
+  local out = { term.paint("bold", title) .. term.paint("dim", machine), "" }
   for _, c in ipairs(commands) do out[#out + 1] = ("  %-34s %s"):format(c[1], c[2]) end
   local recent = recent_runs(results_dir {})
   if #recent > 0 then out[#out + 1] = "" end

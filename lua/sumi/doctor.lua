@@ -14,7 +14,8 @@ local checks = {
       local list = cpu[f] and has or lacks
       list[#list + 1] = f
     end
-    local text = ("%s, %d threads; %s"):format(cpu.name, cpu.threads, #has > 0 and table.concat(has, " ") or "no vectors")
+    local isa = #has > 0 and table.concat(has, " ") or "no vectors"
+    local text = ("%s, %d threads; %s"):format(cpu.name, cpu.threads, isa)
     if #lacks > 0 then text = text .. " (not: " .. table.concat(lacks, " ") .. ")" end
     return "ok", text
   end },
@@ -31,11 +32,6 @@ local checks = {
     local v = core.versions()
     return "ok", ("jpeg (%s), png (libpng %s), webp (%s)"):format(v.jpeg, v.png, v.webp)
   end },
-  { "lua-cjson", function()
-    local ok = pcall(require, "cjson")
-    if ok then return "ok", "status files, checkpoints, --json" end
-    return "no", "not there: status files and checkpoints need it", "sudo apt install lua-cjson"
-  end },
   { "gnuplot", function()
     local code, out = core.spawn { "gnuplot", "--version" }
     if not code then return "no", "not there: report draws with it", "sudo apt install gnuplot-nox" end
@@ -49,13 +45,15 @@ local checks = {
   { "fonts", function()
     local code, out = core.spawn { "fc-match", "sans" }
     if code ~= 0 then return "none", "cannot be listed (fontconfig is not there); figures use gnuplot's own" end
-    if not out:find "%S" then return "no", "none: figures would have no labels", "sudo apt install fonts-dejavu-core" end
+    if not out:find "%S" then
+      return "no", "none: figures would have no labels", "sudo apt install fonts-dejavu-core"
+    end
     return "ok", "figures are set in " .. (out:match '"([^"]+)"' or out:gsub("%s+$", ""))
   end },
   { "gpu", function()
     local seen = core.stat "/dev/nvidia0" or core.stat "/proc/driver/nvidia/version"
-    if seen then return "none", "an NVIDIA GPU is here, but this build has no CUDA plug-in: it computes on the CPU" end
-    return "none", "none: no NVIDIA device here, and this build has no CUDA plug-in; it computes on the CPU"
+    local rest = "this build has no CUDA plug-in; it computes on the CPU"
+    return "none", (seen and "an NVIDIA device is here, but " or "none: no NVIDIA device here, and ") .. rest
   end },
 }
 

@@ -113,7 +113,7 @@ local function compared_panels(model, metrics, by)
       for _, runs in ipairs(by == "seed" and v.runs or { v.runs }) do
         local label = v.name
         if by == "seed" then
-          label = (#model.variants > 1 and v.name .. " " or "") .. "seed " .. tostring(math.tointeger(runs.seed) or runs.seed)
+          label = (#model.variants > 1 and v.name .. " " or "") .. "seed " .. tostring(runs.seed)
           runs = { runs }
         end
         panel.series[#panel.series + 1] = { label = label, metric = m, runs = runs, style = #panel.series + 1 }
@@ -139,8 +139,9 @@ local function make_figure(model, d)
     core.fail(("curve: by is one of: term variant seed; found '%s'"):format(tostring(by)))
   end
   local panels = by == "term" and term_panels(model, metrics) or compared_panels(model, metrics, by)
-  return { kind = "curve", name = file_name(d.name or d.metrics[1]:gsub("/?%*", "")), log = d.log, smooth = d.smooth,
-           title = d.title or table.concat(metrics, ", "), ylabel = d.ylabel or "value", metrics = metrics, panels = panels }
+  return { kind = "curve", name = file_name(d.name or d.metrics[1]:gsub("/?%*", "")), metrics = metrics,
+           title = d.title or table.concat(metrics, ", "), ylabel = d.ylabel or "value", log = d.log,
+           smooth = d.smooth, panels = panels }
 end
 
 -- The figures when a script declares none: one for each player with all its loss terms, one for each other
@@ -331,7 +332,9 @@ local function x_axis(f)
     each = lead == 2 and each // 2 * 5 or each * 2
   end
   local ticks = {}
-  for x = (first + each - 1) // each * each, last, each do ticks[#ticks + 1] = ("'%s' %d"):format(tick_text(x), x) end
+  for x = (first + each - 1) // each * each, last, each do
+    ticks[#ticks + 1] = ("'%s' %d"):format(tick_text(x), x)
+  end
   return ("set xrange [%d:%d]\nset xtics (%s)"):format(first, last, table.concat(ticks, ", "))
 end
 
@@ -363,6 +366,8 @@ end
 
 local function quote(text) return "'" .. text:gsub("'", "''"):gsub("[%c]", " ") .. "'" end
 
+local band = "  data index %d using 1:3:4 with filledcurves ls %d fs transparent solid 0.2 noborder notitle"
+
 -- The plot command of one panel: bands below, raw curves faint, then the means.
 local function plot_command(f, panel)
   local bands, raws, lines = {}, {}, {}
@@ -371,8 +376,7 @@ local function plot_command(f, panel)
       local with = #s.rows < 60 and ("with linespoints ls %d pt 7 ps 0.35"):format(s.style)
         or ("with lines ls %d"):format(s.style)
       if s.n >= 2 then
-        bands[#bands + 1] = ("  data index %d using 1:3:4 with filledcurves ls %d fs transparent solid 0.2 noborder notitle")
-          :format(s.rows_index, s.style)
+        bands[#bands + 1] = band:format(s.rows_index, s.style)
       end
       if s.raw_index then
         raws[#raws + 1] = ("  raw index %d using 1:2 with lines ls %d notitle"):format(s.raw_index, 100 + s.style)
@@ -406,8 +410,8 @@ local function styles(f)
         local colour = colours[(s.style - 1) % #colours + 1]
         local dash = dashes[(s.style - 1) % #dashes + 1]
         out[#out + 1] = ("set style line %d lc rgb '%s' lw 2 dt %s"):format(s.style, colour, dash)
-        out[#out + 1] = ("set style line %d lc rgb '#%s%s' lw 0.7 dt solid"):format(100 + s.style,
-                                                                                    s.n > 1 and "cc" or "a8", colour:sub(2))
+        local faint = (s.n > 1 and "#cc" or "#a8") .. colour:sub(2)
+        out[#out + 1] = ("set style line %d lc rgb '%s' lw 0.7 dt solid"):format(100 + s.style, faint)
       end
     end
   end
@@ -426,7 +430,7 @@ end
 
 local script = [[
 # $NAME.gp -- $TITLE
-# Made by sumi report; self-contained: edit it and run `gnuplot $NAME.gp` in this folder to redraw all three outputs.
+# Made by sumi report; self-contained: edit it and run `gnuplot $NAME.gp` in this folder to redraw.
 data = '$NAME.tsv'        # x mean lo hi n, one block for each curve (index 0, 1, ...)
 raw = '$NAME.raw.tsv'     # x y before smoothing (there only if a curve was smoothed)
 set encoding utf8
@@ -463,9 +467,10 @@ local function gnuplot_script(f)
   if #plots > 1 then body = ("set multiplot layout %d,%d\n%s\nunset multiplot"):format(rows, cols, body) end
   local inches = cols == 1 and 3.3 or 6.8             -- one or two columns of a paper
   local high = inches * tall / wide * (cols == 1 and 1.1 or 1.3)
-  return fill(script, { NAME = f.name, TITLE = f.title:gsub("%c", " "), STYLES = styles(f), XAXIS = x_axis(f), YLABEL = quote(f.ylabel),
-    LOG = f.log and "set logscale y" or "unset logscale", SVG = ("%d,%d"):format(wide, tall),
-    PDF = ("%.1fin,%.2fin"):format(inches, high), PNG = ("%d,%d"):format(2 * wide, 2 * tall), PLOTS = body })
+  return fill(script, { NAME = f.name, TITLE = f.title:gsub("%c", " "), STYLES = styles(f), XAXIS = x_axis(f),
+    YLABEL = quote(f.ylabel), LOG = f.log and "set logscale y" or "unset logscale", PLOTS = body,
+    SVG = ("%d,%d"):format(wide, tall), PDF = ("%.1fin,%.2fin"):format(inches, high),
+    PNG = ("%d,%d"):format(2 * wide, 2 * tall) })
 end
 
 -- What the curves are, in one or two sentences; every smoothing is named.
@@ -537,8 +542,9 @@ function figure.write(f, dir)
   end
   local base = dir .. "/" .. f.name
   for _, kind in ipairs { ".svg", ".pdf", ".png", ".raw.tsv" } do core.remove(base .. kind) end
-  put(base .. ".tsv", tsv("# " .. f.title:gsub("%c", " ") .. "\n# x\tmean\tlo\thi\tn", series, "rows") or "# no data\n")
-  local raw = tsv("# " .. f.title:gsub("%c", " ") .. ", before smoothing\n# x\ty", series, "raw")
+  local title = "# " .. f.title:gsub("%c", " ")
+  put(base .. ".tsv", tsv(title .. "\n# x\tmean\tlo\thi\tn", series, "rows") or title .. "\n# no data\n")
+  local raw = tsv(title .. ", before smoothing\n# x\ty", series, "raw")
   if raw then put(base .. ".raw.tsv", raw) end
   put(base .. ".gp", gnuplot_script(f))
   run_gnuplot(f, dir)

@@ -1,9 +1,11 @@
--- goldens.lua -- `sumi goldens FILE...`: computes every case of HDF5 files of reference values (made by another framework)
--- and compares. Every shape and every option comes from the file. What the operations are made of is in goldens_ops.lua,
--- networks in goldens_net.lua, training runs and double backward in goldens_train.lua.
+-- goldens.lua -- `sumi goldens FILE...`: computes every case of HDF5 files of reference values
+-- (made by another framework) and compares. Every shape and every option comes from the file. What
+-- the operations are made of is in goldens_ops.lua, networks in goldens_net.lua, training runs and
+-- double backward in goldens_train.lua.
 --
--- A file's root has groups NNN_name with the attributes op and config (JSON) and the groups in, param, out, grad. With
--- L = sum over outputs of <out, cotangent>, grad/X is dL/dX. Each expected dataset says how it compares: close, l2, exact.
+-- A file's root has groups NNN_name with the attributes op and config (JSON) and the groups in,
+-- param, out, grad. With L = sum over outputs of <out, cotangent>, grad/X is dL/dX. Each expected
+-- dataset says how it compares: close, l2, exact.
 local core = require "sumi.core"
 local json = require "sumi.json"
 local nets = require "sumi.goldens_net"
@@ -30,8 +32,8 @@ function M.volume(shape)
   return n
 end
 
--- The tensors of in/ and param/ on a device. What can have a gradient is watched, except in training runs, where the
--- parameters themselves learn.
+-- The tensors of in/ and param/ on a device. What can have a gradient is watched, except in
+-- training runs, where the parameters themselves learn.
 local function load(file, group, device)
   local case = { group = group, device = device, input = {}, param = {}, buffers = {}, cotangents = {} }
   case.op, case.config = file:attr(group, "op"), json.decode(file:attr(group, "config"))
@@ -71,7 +73,8 @@ local function handler(op)
   if training.cases[op] then return training.cases[op] end
   if op:find "^net%." then
     return function(case)
-      return nets.outputs(case.config, case.input, function(p) return case.param[p] end, case.config.training ~= false)
+      local function parameter(name) return case.param[name] end
+      return nets.outputs(case.config, case.input, parameter, case.config.training ~= false)
     end
   end
   local fn = torch.ops[op]
@@ -85,7 +88,9 @@ end
 -- dL/dX for the names of grad/
 local function gradients(case, out, names)
   local xs, sums = {}, {}
-  for k, name in ipairs(names) do xs[k] = case.param[name] or case.input[name] or error("grad/" .. name .. " of nothing") end
+  for k, name in ipairs(names) do
+    xs[k] = case.param[name] or case.input[name] or error("grad/" .. name .. " of nothing")
+  end
   for output, cotangent in pairs(case.cotangents) do
     for k, g in ipairs(core.grad(out[output] or error("no output " .. output), xs, cotangent)) do
       sums[k] = sums[k] and sums[k] + g or g
@@ -252,7 +257,8 @@ local function run_file(report, path, options)
   local name = path:match "[^/]*$"
   local found = false
   for _, group in ipairs(file:list "/") do
-    if file:kind(group) == "group" and file:attr(group, "op") and (not options.op or file:attr(group, "op") == options.op) then
+    local op = file:kind(group) == "group" and file:attr(group, "op")
+    if op and (not options.op or op == options.op) then
       found = true
       for _, device in ipairs(options.devices) do run_case(report, file, name, group, device) end
     end
@@ -262,7 +268,8 @@ local function run_file(report, path, options)
 end
 
 local function usage(message)
-  io.stderr:write(("sumi goldens: %s\nusage: sumi goldens [--device D] [--op NAME] [-v] FILE...\n"):format(message))
+  local call = "sumi goldens [--device D] [--op NAME] [-v] FILE..."
+  io.stderr:write(("sumi goldens: %s\nusage: %s\n"):format(message, call))
   return 2
 end
 
@@ -289,6 +296,7 @@ function M.main(args)
   if not options then return usage(message) end
   local report = setmetatable({ passed = 0, failed = 0, skipped = 0, skips = {}, skip_order = {},
     verbose = options.verbose }, Report)
+  for _, device in ipairs(options.devices) do core.describe_device(device) end   -- or an error
   local found = false
   for _, path in ipairs(options.files) do found = run_file(report, path, options) or found end
   if not found then return usage(options.op and "no case of op " .. options.op or "no cases in these files") end

@@ -1,9 +1,11 @@
--- goldens_net.lua -- the networks of the goldens, rebuilt from their JSON descriptions: layers in order of evaluation,
--- under torch.nn's names, each made of the operations of goldens_ops.lua. For `sumi goldens` only.
+-- goldens_net.lua -- the networks of the goldens, rebuilt from their JSON descriptions: layers in
+-- order of evaluation, under torch.nn's names, each made of the operations of goldens_ops.lua. For
+-- `sumi goldens` only.
 local torch = require "sumi.goldens_ops"
 local ops, lacks, su = torch.ops, torch.lacks, torch.su
 
--- types.NAME(xs, args, p, training): xs are the inputs of the layer, p(suffix) its parameter `name.suffix` or nil.
+-- types.NAME(xs, args, p, training): xs are the inputs of the layer, p(suffix) its parameter
+-- `name.suffix` or nil.
 local M = { types = {} }
 local types = M.types
 
@@ -87,7 +89,8 @@ function types.Parameter(_, _, p) return p "" end
 
 -- ---- a network ----
 
--- The layer types a description needs and that are missing, in order; empty when the network can be computed.
+-- The layer types a description needs and that are missing, in order; empty when the network can be
+-- computed.
 local function missing(net)
   local names = {}
   for _, layer in ipairs(net.layers) do
@@ -109,7 +112,7 @@ end
 function M.run(net, inputs, parameters, training)
   M.check(net)
   local values = {}
-  for _, name in ipairs(net.inputs) do values[name] = inputs[name] or error("the net's input " .. name .. " is missing") end
+  for _, name in ipairs(net.inputs) do values[name] = inputs[name] or error("no input called " .. name) end
   for _, layer in ipairs(net.layers) do
     local xs = {}
     for k, name in ipairs(layer["in"] or {}) do xs[k] = values[name] or error("no layer called " .. name) end

@@ -1,7 +1,9 @@
--- goldens_ops.lua -- operations under PyTorch's names, options and layouts, made of Sumi's ops. For `sumi goldens` only.
+-- goldens_ops.lua -- operations under PyTorch's names, options and layouts, made of Sumi's ops. For
+-- `sumi goldens` only.
 --
--- ops.NAME(t, o): t are the tensors of a case by name (NCHW, OIHW as stored), o its options; gives the result, or a table
--- of results by name. What Sumi does not have is not here, or calls `lacks`: such cases are skipped, never passed.
+-- ops.NAME(t, o): t are the tensors of a case by name (NCHW, OIHW as stored), o its options; gives
+-- the result, or a table of results by name. What Sumi does not have is not here, or calls `lacks`:
+-- such cases are skipped, never passed.
 local core = require "sumi.core"
 local schedule = require "sumi.schedule"
 
@@ -115,8 +117,9 @@ function ops.conv2d(t, o)
   return nchw(su.conv(options))
 end
 
--- The transposed convolution is the adjoint of a convolution from its outputs to its inputs, whose weight it keeps: what
--- PyTorch calls [in, out/groups, kh, kw] is that convolution's [co, ci/groups, kh, kw].
+-- The transposed convolution is the adjoint of a convolution from its outputs to its inputs, whose
+-- weight it keeps: what PyTorch calls [in, out/groups, kh, kw] is that convolution's [co,
+-- ci/groups, kh, kw].
 function ops.conv_transpose2d(t, o)
   local options = conv_options(o)
   local extra = { pair(o.output_padding, 0) }
@@ -192,8 +195,8 @@ local function norm_with_running(t, o, over)
     given.x = x
     local y, m, rstd = su.norm(given)
     if t.running_mean then
-      local count = x:size() // m:size()
-      su.stat_update(t.running_mean, t.running_var, m, rstd, { momentum = o.momentum, eps = o.eps, count = count })
+      local how = { momentum = o.momentum, eps = o.eps, count = x:size() // m:size() }
+      su.stat_update(t.running_mean, t.running_var, m, rstd, how)
     end
     return y
   end)
@@ -322,8 +325,8 @@ ops["optim.sgd"] = function(t, o)
   local moving = {}
   return trajectory(t, o, function(p, g, step, name)
     moving[name] = moving[name] or (o.momentum and zeros_like(p))
-    su.sgd { p = p, g = g, b = moving[name] or nil, lr = o.lr, momentum = o.momentum or 0, dampening = o.dampening or 0,
-      weight_decay = o.weight_decay or 0, step = step, nesterov = o.nesterov or false }
+    su.sgd { p = p, g = g, b = moving[name] or nil, lr = o.lr, momentum = o.momentum or 0, step = step,
+      dampening = o.dampening or 0, weight_decay = o.weight_decay or 0, nesterov = o.nesterov or false }
   end)
 end
 
@@ -355,7 +358,9 @@ local schedules = {
   cyclegan_linear = function(o)
     return schedule.ramp { o.lr, 0, from = o.n_epochs - 1, to = o.n_epochs + o.n_epochs_decay }
   end,
-  linear_to_zero = function(o) return schedule.ramp { o.lr, 0, from = o.n_epochs, to = o.n_epochs + o.n_epochs_decay } end,
+  linear_to_zero = function(o)
+    return schedule.ramp { o.lr, 0, from = o.n_epochs, to = o.n_epochs + o.n_epochs_decay }
+  end,
   multistep = function(o) return schedule.step { o.lr, at = o.milestones, gamma = o.gamma } end,
   warmup = function(o) return schedule.ramp { o.lr / o.warmup, o.lr, to = o.warmup - 1 } end,
   step = function(o)

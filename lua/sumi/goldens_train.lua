@@ -1,7 +1,7 @@
 -- goldens_train.lua -- whole training runs and double backward of the goldens. For `sumi goldens` only.
 --
--- A run's config.algorithm spells out the steps of each family; they are the functions in `families`, whose numbers
--- (optimisers, weights, rates, counts) all come from the file.
+-- A run's config.algorithm spells out the steps of each family; they are the functions in
+-- `families`, whose numbers (optimisers, weights, rates, counts) all come from the file.
 local core = require "sumi.core"
 local net = require "sumi.goldens_net"
 local schedule = require "sumi.schedule"
@@ -24,7 +24,8 @@ local function learnt(case, nets)
   local list = {}
   for _, k in ipairs(nets) do
     for _, name in ipairs(case.parameter_names) do
-      if name:sub(1, #k + 1) == k .. "." and not case.buffers[name] then list[#list + 1] = { name, case.param[name] } end
+      local of_net = name:sub(1, #k + 1) == k .. "."
+      if of_net and not case.buffers[name] then list[#list + 1] = { name, case.param[name] } end
     end
   end
   return list
@@ -161,7 +162,9 @@ function families.pix2pix(run, data, t)
   run.step("G", g_gan + g_l1 * run.config.lambda_l1)
 end
 
-local function judged(critic, real, fake) return (mse(critic(real), 1) + mse(critic(fake:detach()), 0)) * 0.5 end
+local function judged(critic, real, fake)
+  return (mse(critic(real), 1) + mse(critic(fake:detach()), 0)) * 0.5
+end
 
 function families.cyclegan(run, data, t)
   local a, b, c = data("a", t), data("b", t), run.config

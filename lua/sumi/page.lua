@@ -3,9 +3,9 @@
 -- (no date of its own). Which runs and which figures is decided in report.lua.
 local assets = require "sumi.page_assets"
 local core = require "sumi.core"
-local stat = require "sumi.stat"
 local markup = require "sumi.markup"
 local samples = require "sumi.page_samples"
+local stat = require "sumi.stat"
 local term = require "sumi.term"
 
 local page = {}
@@ -17,6 +17,7 @@ local date = markup.date
 local relative = markup.relative
 local url = markup.url
 local plural = markup.plural
+
 -- ---- head ----
 
 local function count_states(model)
@@ -51,7 +52,9 @@ local function lead(model)
       end
     end
   end
-  if broken > 0 then out[#out + 1] = ("In %s a loss is no longer a finite number."):format(plural(broken, "run")) end
+  if broken > 0 then
+    out[#out + 1] = ("In %s a loss is no longer a finite number."):format(plural(broken, "run"))
+  end
   return table.concat(out, " ")
 end
 
@@ -74,7 +77,8 @@ local function tiles(b, model)
   tile(term.duration(seconds), "of training")
   if seconds > 0 then
     local rate = steps / seconds
-    tile(rate >= 1 and term.number(rate) or term.number(1 / rate), rate >= 1 and "steps per second" or "seconds per step")
+    if rate >= 1 then tile(term.number(rate), "steps per second")
+    else tile(term.number(1 / rate), "seconds per step") end
   end
   b.raw "</div>"
 end
@@ -84,7 +88,8 @@ local sections = { { "numbers", "Numbers" }, { "curves", "Curves" }, { "samples"
 
 local function head(b, model, has)
   b.raw '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-  b.raw '<meta name="viewport" content="width=device-width,initial-scale=1">\n<meta name="color-scheme" content="light dark">'
+  b.raw '<meta name="viewport" content="width=device-width,initial-scale=1">'
+  b.raw '<meta name="color-scheme" content="light dark">'
   b.add("<title>%s · Sumi report</title>", model.title)
   b.raw("<style>\n" .. assets.css .. "</style>\n</head>\n<body>")
   b.raw '<header>\n<div class="brand">Sumi report</div>'
@@ -122,8 +127,8 @@ local function spark(list, metric)
       d[#d + 1] = ("%s%.1f,%.1f"):format(#d == 0 and "M" or "L", (i - 1) * 70 / math.max(1, #values - 1) + 1, y)
     end
   end
-  return ('<svg class="spark" width="72" height="16" viewBox="0 0 72 16" role="img" aria-label="from %s to %s"><path d="%s" '
-    .. 'fill="none" stroke="var(--accent)" stroke-width="1.4" stroke-linejoin="round"/></svg>'):format(
+  return ('<svg class="spark" width="72" height="16" viewBox="0 0 72 16" role="img" aria-label="from %s to %s">'
+    .. '<path d="%s" fill="none" stroke="var(--accent)" stroke-width="1.4" stroke-linejoin="round"/></svg>'):format(
     term.number(values[1]), term.number(values[#values]), table.concat(d))
 end
 
@@ -155,7 +160,8 @@ local function numbers(b, model)
     local text = report.cell_text(c)
     return one_seed(model) and text:gsub(" %(1 seed%)", "") or text
   end
-  b.raw '<section id="numbers">\n<h2>Numbers</h2>\n<div class="scroll"><table class="sortable">\n<thead><tr><th>metric</th>'
+  b.raw '<section id="numbers">\n<h2>Numbers</h2>\n<div class="scroll"><table class="sortable">'
+  b.raw '<thead><tr><th>metric</th>'
   if single then
     b.raw '<th class="n">first tenth</th>'
     b.add('<th class="n">final%s</th><th>course</th>', one_seed(model) and " (1 seed)" or "")
@@ -192,9 +198,13 @@ function page.table_note(b, model)
     end
   end
   local out = { "Losses: mean of the last tenth of the steps. Other metrics: the last measurement." }
-  if most >= 3 then out[#out + 1] = "± is the half-width of the 95 % t interval over seeds; with two seeds both are given." end
+  if most >= 3 then
+    out[#out + 1] = "± is the half-width of the 95 % t interval over seeds; with two seeds both are given."
+  end
   if most == 2 then out[#out + 1] = "Two values: two seeds." end
-  if unfinished then out[#out + 1] = "* no run of this variant has finished; the numbers are of its latest step." end
+  if unfinished then
+    out[#out + 1] = "* no run of this variant has finished; the numbers are of its latest step."
+  end
   if left_out then out[#out + 1] = "† runs that did not finish are left out: finished/all." end
   b.add('<p class="note">%s The same as a file: <a href="final.tsv">final.tsv</a></p>', table.concat(out, " "))
 end
@@ -225,8 +235,8 @@ local function describe(f)
         if stat.finite(r[2]) then first, last = first or r, r end
       end
       if first and #parts < 12 then
-        parts[#parts + 1] = ("%s%s from %s to %s"):format(p.title and p.title ~= s.label and p.title .. " " or "", s.label,
-                                                         term.number(first[2]), term.number(last[2]))
+        local name = (p.title and p.title ~= s.label and p.title .. " " or "") .. s.label
+        parts[#parts + 1] = ("%s from %s to %s"):format(name, term.number(first[2]), term.number(last[2]))
       end
     end
   end
@@ -255,18 +265,20 @@ end
 
 local function runs(b, model, out)
   b.raw '<section id="runs">\n<h2>Runs</h2>\n<div class="scroll"><table class="sortable">\n<thead><tr>'
-  for _, h in ipairs { "run", "id", "state", "step", "time", "speed", "started (UTC)" } do b.add("<th>%s</th>", h) end
-  b.raw "</tr></thead>\n<tbody>"
+  for _, h in ipairs { "run", "id", "state", "step", "time", "speed" } do b.add("<th>%s</th>", h) end
+  b.raw "<th>started (UTC)</th></tr></thead>\n<tbody>"
   for _, v in ipairs(model.variants) do
     for _, run in ipairs(v.runs) do
       local rate = run.trained > 0 and (run.step or 0) / run.trained or nil
-      b.add('<tr><th scope="row"><a href="%s">%s / seed %s</a></th>', url(relative(out, run.dir)), v.name, seed_text(run.seed))
-      b.add('<td class="mono">%s</td><td><span class="state %s">%s</span></td>', tostring(run.run_id or run.id or ""):sub(1, 8),
-        run.state or "unknown", run.state or "unknown")
+      local id, state = tostring(run.run_id or run.id or ""):sub(1, 8), run.state or "unknown"
+      b.add('<tr><th scope="row"><a href="%s">%s / seed %s</a></th>', url(relative(out, run.dir)), v.name,
+        seed_text(run.seed))
+      b.add('<td class="mono">%s</td><td><span class="state %s">%s</span></td>', id, state, state)
       b.add('<td data-v="%d">%s</td>', run.step or 0,
         thousands(run.step or 0) .. (run.steps and run.steps ~= run.step and " of " .. thousands(run.steps) or ""))
-      b.add('<td data-v="%.3f">%s</td><td data-v="%.6g">%s</td><td>%s</td></tr>', run.trained, term.duration(run.trained),
-        rate or 0, rate and term.number(rate) .. " it/s" or "–", date(run.created))
+      b.add('<td data-v="%.3f">%s</td>', run.trained, term.duration(run.trained))
+      b.add('<td data-v="%.6g">%s</td><td>%s</td></tr>', rate or 0, rate and term.number(rate) .. " it/s" or "–",
+        date(run.created))
     end
   end
   b.raw "</tbody></table></div>"
@@ -280,15 +292,15 @@ function page.troubles(b, model)
     if run.state == "failed" or run.state == "diverged" or run.state == "lost" then
       local lines = {}
       for line in (core.read_file(run.dir .. "/log.txt") or ""):gmatch "[^\n]+" do lines[#lines + 1] = line end
-      b.add("<details open><summary>%s / seed %s %s%s</summary>", tostring(run.variant), seed_text(run.seed), run.state,
-        run.reason and ": " .. tostring(run.reason) or "")
+      b.add("<details open><summary>%s / seed %s %s%s</summary>", tostring(run.variant), seed_text(run.seed),
+        run.state, run.reason and ": " .. tostring(run.reason) or "")
       b.add("<pre>%s</pre></details>", table.concat(lines, "\n", math.max(1, #lines - 11)))
     end
   end
 end
 
 local function as_text(value)
-  if type(value) == "number" then return math.type(value) == "integer" and ("%d"):format(value) or ("%.6g"):format(value) end
+  if type(value) == "number" then return (math.type(value) == "integer" and "%d" or "%.6g"):format(value) end
   return tostring(value)
 end
 

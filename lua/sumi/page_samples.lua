@@ -98,8 +98,8 @@ end
 local function picture(b, f, alt, target)
   local p = encode(f)
   local scale = math.max(1, math.min(8, math.floor(target / p.w)))
-  b.raw(('<img src="data:image/%s;base64,%s" width="%d" height="%d"%s alt="%s">'):format(p.kind, core.base64(p.bytes),
-    p.w * scale, p.h * scale, scale > 1 and ' class="small"' or "", esc(alt)))
+  b.raw(('<img src="data:image/%s;base64,%s" width="%d" height="%d"%s alt="%s">'):format(p.kind,
+    core.base64(p.bytes), p.w * scale, p.h * scale, scale > 1 and ' class="small"' or "", esc(alt)))
 end
 
 local function viewer(b, v, out, model, target)
@@ -110,8 +110,10 @@ local function viewer(b, v, out, model, target)
   b.raw '<div class="frames">'
   for i, f in ipairs(v.shown) do
     b.add('<div class="frame%s" data-step="%d">', i == #v.shown and " on" or "", f.step)
-    picture(b, f, ("%s of %s, seed %s, at step %d"):format(v.tag, v.variant, seed_text(v.run.seed), f.step), target)
-    b.add('<small>step %s · <a href="%s">original</a></small></div>', thousands(f.step), url(relative(out, f.path)))
+    local what = ("%s of %s, seed %s"):format(v.tag, v.variant, seed_text(v.run.seed))
+    picture(b, f, ("%s, at step %d"):format(what, f.step), target)
+    b.add('<small>step %s · <a href="%s">original</a></small></div>', thousands(f.step),
+      url(relative(out, f.path)))
   end
   b.raw "</div></figure>"
 end
@@ -120,7 +122,8 @@ function samples.section(b, model, viewers, left_out, out)
   if #viewers == 0 then return end
   b.raw '<section id="samples">\n<h2>Samples</h2>'
   b.raw '<div class="bar"><button id="play" type="button">Play</button>'
-  b.raw '<input id="step" type="range" min="0" value="0" aria-label="Step of the samples"><output id="at"></output>'
+  b.raw '<input id="step" type="range" min="0" value="0" aria-label="Step of the samples">'
+  b.raw '<output id="at"></output>'
   b.raw '<button id="all" type="button">All steps</button></div>\n<div class="samples">'
   for _, v in ipairs(viewers) do viewer(b, v, out, model, #viewers <= 2 and 520 or 340) end
   b.raw "</div>"

@@ -58,10 +58,9 @@ end
 
 -- Variants in the order in which they were first run, seeds ascending.
 local function group(runs)
-  local variants, by_name, experiments = {}, {}, {}
-  for _, run in ipairs(runs) do experiments[run.experiment], experiments[#experiments + 1] = true, run.experiment end
+  local variants, by_name = {}, {}
   local one = true
-  for _, name in ipairs(experiments) do one = one and name == experiments[1] end
+  for _, run in ipairs(runs) do one = one and run.experiment == runs[1].experiment end
   table.sort(runs, earlier)
   for _, run in ipairs(runs) do
     local name = (one and "" or run.experiment .. "/") .. tostring(run.variant)
@@ -77,7 +76,7 @@ local function group(runs)
       return a.dir < b.dir
     end)
   end
-  return variants, one and experiments[1] or nil
+  return variants, one and runs[1].experiment or nil
 end
 
 -- Loss terms first (in the order of the first run that has them), then the other metrics.
@@ -125,8 +124,8 @@ local function make_cell(v, metric)
     all[#all + 1] = x
   end
   local finished = other < #v.runs
-  return { value = stat.interval(finished and done or all), finished = finished, left_out = finished and other or 0,
-           runs = #v.runs }
+  return { value = stat.interval(finished and done or all), finished = finished, runs = #v.runs,
+           left_out = finished and other or 0 }
 end
 
 local function make_table(model)
@@ -185,8 +184,8 @@ local function write_table(model, dir)
     for k, c in ipairs(row.cells) do
       local v = c.value or { n = 0, mean = 0 / 0, lo = 0 / 0, hi = 0 / 0 }
       local policy = row.metric:find "^loss/" and "mean of the last tenth" or "last"
-      out[#out + 1] = table.concat({ row.metric, model.variants[k].name, c.runs, c.finished and c.runs - c.left_out or 0,
-        v.n, number(v.mean), number(v.lo), number(v.hi), policy }, "\t")
+      out[#out + 1] = table.concat({ row.metric, model.variants[k].name, c.runs,
+        c.finished and c.runs - c.left_out or 0, v.n, number(v.mean), number(v.lo), number(v.hi), policy }, "\t")
     end
   end
   local ok, message = core.write_file_atomic(dir .. "/final.tsv", table.concat(out, "\n") .. "\n")

@@ -74,9 +74,9 @@ end
 -- ---- ls ----
 
 local function record(run)
-  return { run = run_name(run), dir = run.dir, id = run.run_id or run.id, variant_id = run.id, experiment = run.experiment, variant = run.variant,
-           seed = run.seed, state = run.state, step = run.step, steps = run.steps, seconds = seconds_of(run),
-           created = run.created, ended = run.ended }
+  return { run = run_name(run), dir = run.dir, id = run.run_id or run.id, variant_id = run.id,
+           experiment = run.experiment, variant = run.variant, seed = run.seed, state = run.state, step = run.step,
+           steps = run.steps, seconds = seconds_of(run), created = run.created, ended = run.ended }
 end
 
 local columns = { "run", "id", "state", "step", "steps", "seconds", "created", "ended", "dir" }
@@ -154,7 +154,8 @@ function show.recent(results, most)
     local run = store.read(dirs[i])
     local tail = headline_text(run, 1)
     if run.state == "stopped" or run.state == "lost" then tail = ("→ sumi resume %s"):format(dirs[i]) end
-    rows[i] = { run_name(run), term.paint(state_colour[run.state], run.state or "unknown"), "step " .. steps_text(run), tail }
+    local state = term.paint(state_colour[run.state], run.state or "unknown")
+    rows[i] = { run_name(run), state, "step " .. steps_text(run), tail }
   end
   return term.table(rows)
 end
@@ -192,7 +193,9 @@ local function print_metrics(run)
 end
 
 local function print_samples(run)
-  for _, s in ipairs(run.samples or {}) do print(("  step %-8d %-12s %s/%s"):format(s.step, s.tag, run.dir, s.path)) end
+  for _, s in ipairs(run.samples or {}) do
+    print(("  step %-8d %-12s %s/%s"):format(s.step, s.tag, run.dir, s.path))
+  end
 end
 
 local function print_code(run)

@@ -7,7 +7,7 @@ local term = { log_every = 60, quiet = false, colour = "auto" }
 
 -- ---- colours ----
 
-local codes = { bold = "1", dim = "2", red = "31", green = "32", yellow = "33", blue = "34", magenta = "35", cyan = "36" }
+local codes = { bold = "1", dim = "2", red = "31", green = "32", yellow = "33", cyan = "36" }
 local fd_of = { out = 1, err = 2 }
 local coloured = {}
 
@@ -62,7 +62,7 @@ end
 function term.bytes(n)
   if not n then return "?" end
   for _, unit in ipairs { "B", "K", "M", "G" } do
-    if n < 1000 then return (n >= 10 or unit == "B") and ("%.0f%s"):format(n, unit) or ("%.1f%s"):format(n, unit) end
+    if n < 1000 then return ((n >= 10 or unit == "B") and "%.0f%s" or "%.1f%s"):format(n, unit) end
     n = n / 1024
   end
   return ("%.1fT"):format(n)
@@ -162,8 +162,8 @@ end
 -- else one logfmt line at once, then every term.log_every seconds, and at the end.
 function term.progress(t)
   local tty = core.isatty(2) and os.getenv "TERM" ~= "dumb"
-  active = setmetatable({ label = t.label or "", total = t.total, tty = tty, quiet = term.quiet, history = {}, state = {},
-                          last = -math.huge, logged = -math.huge }, Progress)
+  active = setmetatable({ label = t.label or "", total = t.total, tty = tty, quiet = term.quiet, history = {},
+                          state = {}, last = -math.huge, logged = -math.huge }, Progress)
   return active
 end
 
@@ -179,7 +179,9 @@ end
 local function pieces(p)
   local s, out = p.state, {}
   out[1] = p.total and ("step %d/%d"):format(s.step or 0, p.total) or ("step %d"):format(s.step or 0)
-  if s.rate then out[#out + 1] = s.rate >= 1 and term.number(s.rate) .. " it/s" or term.number(1 / s.rate) .. " s/it" end
+  if s.rate then
+    out[#out + 1] = s.rate >= 1 and term.number(s.rate) .. " it/s" or term.number(1 / s.rate) .. " s/it"
+  end
   if s.eta then out[#out + 1] = "eta " .. term.duration(s.eta) end
   for _, l in ipairs(s.losses or {}) do
     local h = p.history[l[1]]

@@ -2,7 +2,9 @@
  *
  * A draw is addressed by (seed, step, site, stream) and the element's index: the same integers on every device. The normals
  * are Box and Muller's of them (1958), in float64 on ref and float32 on cpu. */
-#define _GNU_SOURCE
+#define _GNU_SOURCE                    /* M_PI */
+#include "../cpu/philox.h"
+#include "../cpu/vmath.h"
 #include "../rng.h"
 #include "ops.h"
 
@@ -54,21 +56,34 @@ static void uniform_ref(const su_plan *p, void *const *in, void *const *out, con
   for (int64_t k = 0; k < n; k++) y[k] = r[0] + (r[1] - r[0]) * su_u01(bits(r, k / 4).v[k % 4]);
 }
 
+/* The CPU works through runs of 64 numbers, 16 Philox blocks at a time. */
+enum { RUN = 4 * SU_PHILOX_LANES };
+
 typedef struct draw_arg { float *y; int64_t n; const double *r; } draw_arg;
 
-static void uniform_range(void *arg, int64_t first, int64_t last) {
+static inline __attribute__((always_inline)) void run_bits(const double *r, int64_t run, uint32_t *w) {
+  uint64_t tail = (uint64_t)r[5];
+  su_philox_fill((uint64_t)r[2] | (uint64_t)r[3] << 32, (uint32_t)(run * SU_PHILOX_LANES), (uint32_t)r[4], (uint32_t)tail,
+                 (uint32_t)(tail >> 32), w);
+}
+
+static int64_t run_length(const draw_arg *d, int64_t run) { return d->n - run * RUN < RUN ? d->n - run * RUN : RUN; }
+
+SU_CLONES static void uniform_range(void *arg, int64_t first, int64_t last) {
   const draw_arg *d = arg;
-  float lo = (float)d->r[0], span = (float)(d->r[1] - d->r[0]);
+  float lo = (float)d->r[0], span = (float)(d->r[1] - d->r[0]), u[RUN];
+  uint32_t w[RUN];
   for (int64_t b = first; b < last; b++) {
-    su_philox w = bits(d->r, b);
-    for (int64_t k = 4 * b; k < 4 * b + 4 && k < d->n; k++) d->y[k] = lo + span * (float)su_u01(w.v[k % 4]);
+    run_bits(d->r, b, w);
+    for (int k = 0; k < RUN; k++) u[k] = lo + span * ((float)(w[k] >> 8) * (1.0f / 16777216.0f));
+    memcpy(d->y + b * RUN, u, (size_t)run_length(d, b) * sizeof *u);
   }
 }
 
 static void uniform_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)out; (void)ws;
   draw_arg d = {.y = in[0], .n = su_spec_size(&p->call.in[0]), .r = r};
-  su_parallel((d.n + 3) / 4, 2048, uniform_range, &d);
+  su_parallel((d.n + RUN - 1) / RUN, 128, uniform_range, &d);
 }
 
 /* Element k takes bits 2*(k/2) and the next: two normals from two uniforms, the first in (0,1]. */
@@ -83,26 +98,29 @@ static void normal_ref(const su_plan *p, void *const *in, void *const *out, cons
   }
 }
 
-static void normal_range(void *arg, int64_t first, int64_t last) {
+SU_CLONES static void normal_range(void *arg, int64_t first, int64_t last) {
   const draw_arg *d = arg;
-  float mean = (float)d->r[0], std = (float)d->r[1];
+  float mean = (float)d->r[0], std = (float)d->r[1], z[RUN], u[RUN / 2], t[RUN / 2];
+  uint32_t w[RUN];
   for (int64_t b = first; b < last; b++) {
-    su_philox w = bits(d->r, b);
-    float z[4];
-    for (int k = 0; k < 4; k += 2) {
-      float m = sqrtf(-2 * logf(1 - (float)su_u01(w.v[k]))), s, c;
-      sincosf((float)(2 * M_PI) * (float)su_u01(w.v[k + 1]), &s, &c);
-      z[k] = m * c;
-      z[k + 1] = m * s;
+    run_bits(d->r, b, w);
+    for (int k = 0; k < RUN / 2; k++) {
+      u[k] = 1.0f - (float)(w[2 * k] >> 8) * (1.0f / 16777216.0f);
+      t[k] = (float)(w[2 * k + 1] >> 8) * (1.0f / 16777216.0f);
     }
-    for (int64_t k = 4 * b; k < 4 * b + 4 && k < d->n; k++) d->y[k] = mean + std * z[k % 4];
+    for (int k = 0; k < RUN / 2; k++) {
+      float m = std * sqrtf(-2.0f * su_logf(u[k]));
+      z[2 * k] = mean + m * su_cos2pif(t[k]);
+      z[2 * k + 1] = mean + m * su_sin2pif(t[k]);
+    }
+    memcpy(d->y + b * RUN, z, (size_t)run_length(d, b) * sizeof *z);
   }
 }
 
 static void normal_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)out; (void)ws;
   draw_arg d = {.y = in[0], .n = su_spec_size(&p->call.in[0]), .r = r};
-  su_parallel((d.n + 3) / 4, 1024, normal_range, &d);
+  su_parallel((d.n + RUN - 1) / RUN, 64, normal_range, &d);
 }
 
 static const char *const draw_cases[] = {"y=5,7 lo=-1 hi=2 seed=7 seed_hi=0 step=3 site=2",
