@@ -12,7 +12,7 @@ endif
 WARN    = -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror
 CFLAGS  = -std=c11 $(O) -g -fPIC -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp $(WARN) $(SAN) \
           $(shell pkg-config --cflags lua5.4 hdf5-serial 2>/dev/null) -DSUMI_LUADIR='"$(PREFIX)/share/lua/5.4"'
-LDLIBS  = $(shell pkg-config --libs hdf5-serial 2>/dev/null) -lhdf5_serial_hl -ldnnl -ljpeg -lpng -lwebp -lz \
+LDLIBS  = $(shell pkg-config --libs hdf5-serial 2>/dev/null) -ldnnl -ljpeg -lpng -lwebp -lz \
           -lgomp -lpthread -ldl -lm
 LUALIB  = $(shell pkg-config --libs lua5.4 2>/dev/null)
 

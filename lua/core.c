@@ -7,7 +7,9 @@ int luaopen_sumi_core(lua_State *L) {
   lua_newtable(L);
   lua_pushliteral(L, SUMI_VERSION);
   lua_setfield(L, -2, "version");
+  sul_open_error(L);
   sul_open_tensor(L);
+  sul_open_tape(L);
   sul_open_ops(L);
   sul_open_nn(L);
   sul_open_system(L);

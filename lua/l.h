@@ -14,16 +14,28 @@ int sul_raise(lua_State *L);
 int sul_fail(lua_State *L, int code, const char *fmt, ...) SU_PRINTF(3, 4);
 /* Push "file.lua:12: " of the innermost script line ("" when there is none). */
 void sul_where(lua_State *L);
+/* The innermost Lua function that is neither C nor part of the library; false when none runs. */
+bool sul_script_line(lua_State *L, lua_Debug *ar);
+/* A message handler: what plain Lua raised, with the script's line. */
+int sul_explain(lua_State *L);
 /* Take the script line for what is recorded next (not inside a net call, which took its own). */
 void sul_site(lua_State *L);
+
+/* The line itself; false when no script runs. */
+bool sul_script_line(lua_State *L, lua_Debug *ar);
 
 /* Tensors as userdata. push retains (userdata owns one reference); NULL raises su_error(). */
 void sul_push(lua_State *L, su_tensor *t);
 su_tensor *sul_tensor(lua_State *L, int idx);       /* argument error unless a living tensor */
 su_tensor *sul_test_tensor(lua_State *L, int idx);  /* NULL if it is none */
 
+/* Push what C returned and close the scope of this call; returns 1. */
+int sul_give(lua_State *L, su_tensor *t);
+
 /* Called once each by luaopen_sumi_core with the table on top of the stack. */
+void sul_open_error(lua_State *L);
 void sul_open_tensor(lua_State *L);
+void sul_open_tape(lua_State *L);
 void sul_open_ops(lua_State *L);
 void sul_open_nn(lua_State *L);
 void sul_open_system(lua_State *L);   /* files, processes, terminal, signals, clock; calls the two below */

@@ -6,10 +6,7 @@
 /* core.dropout(x, p): zero each number with probability p, scale the others by 1/(1-p); drawn from the running stream. */
 static int l_dropout(lua_State *L) {
   sul_site(L);
-  su_tensor *y = su_dropout(sul_tensor(L, 1), luaL_checknumber(L, 2));
-  sul_push(L, y);
-  su_scope_end(0, NULL);
-  return 1;
+  return sul_give(L, su_dropout(sul_tensor(L, 1), luaL_checknumber(L, 2)));
 }
 
 void sul_open_nn(lua_State *L) {

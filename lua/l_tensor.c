@@ -3,83 +3,10 @@
 
 #include "../runtime/ops/ops.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define TYPE "sumi.tensor"
-
-/* ---- errors with the script's line ---- */
-
-/* The innermost Lua function that is neither C nor part of the library (core.library is its path's prefix). */
-static bool script_line(lua_State *L, lua_Debug *ar) {
-  lua_getfield(L, LUA_REGISTRYINDEX, "sumi.library");
-  const char *lib = lua_tostring(L, -1);
-  size_t n = lib ? strlen(lib) : 0;
-  bool found = false;
-  for (int level = 0; !found && lua_getstack(L, level, ar); level++) {
-    lua_getinfo(L, "Sl", ar);
-    found = ar->currentline > 0 && ar->source[0] == '@' && !(n && strncmp(ar->source + 1, lib, n) == 0);
-  }
-  lua_pop(L, 1);
-  return found;
-}
-
-void sul_where(lua_State *L) {
-  lua_Debug ar;
-  if (script_line(L, &ar)) lua_pushfstring(L, "%s:%d: ", ar.source + 1, ar.currentline);
-  else lua_pushliteral(L, "");
-}
-
-/* Throw {code=, msg=}; the message is on top of the stack. */
-static int throw_message(lua_State *L, int code) {
-  su_scope_end(0, NULL);               /* at the Lua edge no C scope is open: drop what the failed call made */
-  lua_createtable(L, 0, 2);
-  lua_insert(L, -2);
-  lua_setfield(L, -2, "msg");
-  lua_pushinteger(L, code);
-  lua_setfield(L, -2, "code");
-  luaL_setmetatable(L, "sumi.error");
-  return lua_error(L);
-}
-
-int sul_raise(lua_State *L) {
-  int code = su_error_code();
-  sul_where(L);
-  lua_pushstring(L, su_error());
-  lua_concat(L, 2);
-  return throw_message(L, code ? code : SU_ESCRIPT);
-}
-
-int sul_fail(lua_State *L, int code, const char *fmt, ...) {
-  char text[2048];
-  va_list ap;
-  va_start(ap, fmt);
-  vsnprintf(text, sizeof text, fmt, ap);
-  va_end(ap);
-  sul_where(L);
-  lua_pushstring(L, text);
-  lua_concat(L, 2);
-  return throw_message(L, code);
-}
-
-/* core.fail([code,] msg): raise with the script's line. */
-static int l_fail(lua_State *L) {
-  int code = SU_ESCRIPT, at = 1;
-  if (lua_type(L, 1) == LUA_TNUMBER && lua_gettop(L) > 1) code = (int)lua_tointeger(L, at++);
-  return sul_fail(L, code, "%s", luaL_checkstring(L, at));
-}
-
-/* core.where() -> "file:line: " of the script, or "". */
-static int l_where(lua_State *L) {
-  sul_where(L);
-  return 1;
-}
-
-static int error_tostring(lua_State *L) {
-  lua_getfield(L, 1, "msg");
-  return 1;
-}
 
 /* ---- userdata ---- */
 
@@ -115,7 +42,7 @@ su_tensor *sul_tensor(lua_State *L, int idx) {
 }
 
 /* What C returned goes to Lua; the scope of this call is closed. */
-static int give(lua_State *L, su_tensor *t) {
+int sul_give(lua_State *L, su_tensor *t) {
   sul_push(L, t);
   su_scope_end(0, NULL);
   return 1;
@@ -270,7 +197,7 @@ static int l_tensor(lua_State *L) {
   double *copy = lua_newuserdatauv(L, bytes + 1, 0);  /* a Lua string need not be aligned */
   memcpy(copy, raw, bytes);
   if (!su_write_f64(t, copy, t->size)) return sul_raise(L);
-  return give(L, t);
+  return sul_give(L, t);
 }
 
 /* core.full(value, shape[, device]) */
@@ -278,7 +205,7 @@ static int l_full(lua_State *L) {
   su_device *dev = device_arg(L, 3);
   su_spec s;
   shape_arg(L, 2, &s, dev->real);
-  return give(L, su_full(dev, &s, luaL_checknumber(L, 1)));
+  return sul_give(L, su_full(dev, &s, luaL_checknumber(L, 1)));
 }
 
 /* randn(d1, d2, ...) or core.randn(shape[, mean, std[, device]]) */
@@ -287,7 +214,7 @@ static int random_tensor(lua_State *L, su_tensor *(*make)(su_device *, const su_
   bool table = lua_istable(L, 1);
   su_device *dev = device_arg(L, table ? 4 : lua_gettop(L) + 1);
   shape_arg(L, 1, &s, dev->real);
-  return give(L, make(dev, &s, table ? luaL_optnumber(L, 2, a) : a, table ? luaL_optnumber(L, 3, b) : b));
+  return sul_give(L, make(dev, &s, table ? luaL_optnumber(L, 2, a) : a, table ? luaL_optnumber(L, 3, b) : b));
 }
 
 static int l_randn(lua_State *L) { return random_tensor(L, su_randn, 0, 1); }
@@ -316,7 +243,7 @@ static int t_to(lua_State *L) {
   su_tensor *t = sul_tensor(L, 1);
   const char *what = luaL_checkstring(L, 2);
   for (int k = 0; k < SU_DTYPES; k++)
-    if (strcmp(what, su_dtype_name(k)) == 0) return give(L, su_cast(t, k));
+    if (strcmp(what, su_dtype_name(k)) == 0) return sul_give(L, su_cast(t, k));
   su_device *dev = device_arg(L, 2);
   if (dev == t->dev) {
     lua_settop(L, 1);
@@ -328,7 +255,7 @@ static int t_to(lua_State *L) {
   double *buf = su_malloc((size_t)t->size * sizeof *buf + 1);
   bool ok = y && buf && su_read_f64(t, buf, t->size) && su_write_f64(y, buf, t->size);
   su_free(buf);
-  return ok ? give(L, y) : sul_raise(L);
+  return ok ? sul_give(L, y) : sul_raise(L);
 }
 
 static int t_device(lua_State *L) {
@@ -364,11 +291,11 @@ static int t_keep(lua_State *L) {
   return 1;
 }
 
-static int t_detach(lua_State *L) { return give(L, su_detach(sul_tensor(L, 1))); }
+static int t_detach(lua_State *L) { return sul_give(L, su_detach(sul_tensor(L, 1))); }
 
 /* t:rows(first, count): a view of entries of the leading axis, counted from 1 */
 static int t_rows(lua_State *L) {
-  return give(L, su_rows(sul_tensor(L, 1), luaL_checkinteger(L, 2) - 1, luaL_optinteger(L, 3, 1)));
+  return sul_give(L, su_rows(sul_tensor(L, 1), luaL_checkinteger(L, 2) - 1, luaL_optinteger(L, 3, 1)));
 }
 
 static int t_learn(lua_State *L) {
@@ -381,214 +308,58 @@ static int t_learn(lua_State *L) {
 /* ---- arithmetic ---- */
 
 static int arith(lua_State *L, su_tensor *(*op)(su_tensor *, su_tensor *)) {
-  return give(L, op(sul_tensor(L, 1), sul_tensor(L, 2)));
+  return sul_give(L, op(sul_tensor(L, 1), sul_tensor(L, 2)));
 }
 
-static void site(lua_State *L);
-
 static int t_add(lua_State *L) {
-  site(L);
-  if (lua_type(L, 2) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 1), 1, lua_tonumber(L, 2)));
-  if (lua_type(L, 1) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 2), 1, lua_tonumber(L, 1)));
+  sul_site(L);
+  if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1, lua_tonumber(L, 2)));
+  if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), 1, lua_tonumber(L, 1)));
   return arith(L, su_add);
 }
 
 static int t_sub(lua_State *L) {
-  site(L);
-  if (lua_type(L, 2) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 1), 1, -lua_tonumber(L, 2)));
-  if (lua_type(L, 1) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 2), -1, lua_tonumber(L, 1)));
+  sul_site(L);
+  if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1, -lua_tonumber(L, 2)));
+  if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), -1, lua_tonumber(L, 1)));
   return arith(L, su_sub);
 }
 
 static int t_mul(lua_State *L) {
-  site(L);
-  if (lua_type(L, 2) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 1), lua_tonumber(L, 2), 0));
-  if (lua_type(L, 1) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 2), lua_tonumber(L, 1), 0));
+  sul_site(L);
+  if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), lua_tonumber(L, 2), 0));
+  if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), lua_tonumber(L, 1), 0));
   return arith(L, su_mul);
 }
 
 static int t_div(lua_State *L) {
-  site(L);
-  if (lua_type(L, 2) == LUA_TNUMBER) return give(L, su_affine(sul_tensor(L, 1), 1 / lua_tonumber(L, 2), 0));
-  if (lua_type(L, 1) == LUA_TNUMBER) return give(L, su_affine(su_recip(sul_tensor(L, 2)), lua_tonumber(L, 1), 0));
+  sul_site(L);
+  if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1 / lua_tonumber(L, 2), 0));
+  if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(su_recip(sul_tensor(L, 2)), lua_tonumber(L, 1), 0));
   return arith(L, su_div);
 }
 
 static int t_pow(lua_State *L) {
-  site(L);
-  return give(L, su_pow(sul_tensor(L, 1), luaL_checknumber(L, 2)));
+  sul_site(L);
+  return sul_give(L, su_pow(sul_tensor(L, 1), luaL_checknumber(L, 2)));
 }
 
 static int t_unm(lua_State *L) {
-  site(L);
-  return give(L, su_neg(sul_tensor(L, 1)));
+  sul_site(L);
+  return sul_give(L, su_neg(sul_tensor(L, 1)));
 }
 
 /* a .. b joins channels, the last axis */
 static int t_concat(lua_State *L) {
-  site(L);
+  sul_site(L);
   su_tensor *a = sul_tensor(L, 1), *b = sul_tensor(L, 2);
-  return give(L, su_concat(a, b, a->spec.ndim - 1));
+  return sul_give(L, su_concat(a, b, a->spec.ndim - 1));
 }
 
 static int t_len(lua_State *L) {
   su_tensor *t = sul_tensor(L, 1);
   lua_pushinteger(L, t->spec.ndim ? t->spec.shape[0] : 1);
   return 1;
-}
-
-/* ---- where a node was recorded ---- */
-
-static int held;                       /* > 0: inside a net call, whose line was taken already */
-
-static void site(lua_State *L) {
-  if (held || !su_recording()) return;
-  lua_Debug ar;
-  char text[300];
-  if (!script_line(L, &ar)) {
-    su_set_site(NULL);
-    return;
-  }
-  snprintf(text, sizeof text, "%s:%d", ar.source + 1, ar.currentline);
-  su_set_site(su_intern(text));
-}
-
-void sul_site(lua_State *L) { site(L); }
-
-/* core.enter() takes the script's line for all that is recorded until the matching core.leave(). */
-static int l_enter(lua_State *L) {
-  site(L);
-  held++;
-  return 0;
-}
-
-static int l_leave(lua_State *L) {
-  (void)L;
-  if (held > 0) held--;
-  return 0;
-}
-
-/* ---- step and tape ---- */
-
-static int l_step_begin(lua_State *L) {
-  held = 0;
-  su_scope_end(0, NULL);
-  su_step_begin((uint64_t)luaL_checkinteger(L, 1), luaL_checkinteger(L, 2));
-  return 0;
-}
-
-static int l_step_end(lua_State *L) {
-  (void)L;
-  held = 0;
-  su_scope_end(0, NULL);
-  su_step_end();
-  return 0;
-}
-
-static int l_rng(lua_State *L) {
-  su_rng_set((uint64_t)luaL_checkinteger(L, 1), luaL_checkinteger(L, 2), (int)luaL_optinteger(L, 3, 0));
-  return 0;
-}
-
-/* core.draw() -> one uniform in [0,1) from the running stream */
-static int l_draw(lua_State *L) {
-  su_device *ref = su_device_get("ref");
-  su_spec s = {.dtype = SU_F64, .ndim = 1, .shape = {1}};
-  su_tensor *t = ref ? su_rand(ref, &s, 0, 1) : NULL;
-  double v;
-  if (!t || !su_read_f64(t, &v, 1)) return sul_raise(L);
-  su_scope_end(0, NULL);
-  lua_pushnumber(L, v);
-  return 1;
-}
-
-static int l_recording(lua_State *L) {
-  lua_pushboolean(L, lua_isnone(L, 1) ? su_recording() : su_set_recording(lua_toboolean(L, 1)));
-  return 1;
-}
-
-static int l_tape_mark(lua_State *L) {
-  lua_pushinteger(L, su_tape_mark());
-  return 1;
-}
-
-static int l_tape_clear(lua_State *L) {
-  (void)L;
-  su_tape_clear();
-  return 0;
-}
-
-static int l_watch(lua_State *L) { return give(L, su_watch(sul_tensor(L, 1))); }
-
-/* A Lua list of tensors as a C array, in userdata that the stack holds. */
-static su_tensor **tensor_list(lua_State *L, int idx, int *n) {
-  luaL_checktype(L, idx, LUA_TTABLE);
-  *n = (int)lua_rawlen(L, idx);
-  su_tensor **xs = lua_newuserdatauv(L, (size_t)(*n + 1) * sizeof *xs, 0);
-  for (int k = 0; k < *n; k++) {
-    lua_rawgeti(L, idx, k + 1);
-    xs[k] = sul_tensor(L, -1);
-    lua_pop(L, 1);
-  }
-  return xs;
-}
-
-static int give_list(lua_State *L, su_tensor **gx, int n) {
-  lua_createtable(L, n, 0);
-  for (int k = 0; k < n; k++) {
-    if (gx[k]) sul_push(L, gx[k]);
-    else lua_pushboolean(L, 0);
-    lua_rawseti(L, -2, k + 1);
-  }
-  su_scope_end(0, NULL);
-  return 1;
-}
-
-/* core.grad(y, {x...}, gy or nil, create) -> {gx...} */
-static int l_grad(lua_State *L) {
-  int n;
-  su_tensor *y = sul_tensor(L, 1), *gy = lua_isnoneornil(L, 3) ? NULL : sul_tensor(L, 3);
-  bool create = lua_toboolean(L, 4);
-  su_tensor **xs = tensor_list(L, 2, &n);
-  su_tensor **gx = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *gx, 0);
-  if (!su_grad(y, gy, xs, n, gx, (su_grad_opt){.create = create, .spend_from = -1})) return sul_raise(L);
-  return give_list(L, gx, n);
-}
-
-/* core.pass_seed(y, weight); core.pass_walk(from, upto, xs, spend); core.pass_take(xs) -> list, false where nothing arrived */
-static int l_pass_seed(lua_State *L) {
-  if (!su_pass_seed(sul_tensor(L, 1), luaL_checknumber(L, 2))) return sul_raise(L);
-  su_scope_end(0, NULL);
-  return 0;
-}
-
-static int l_pass_walk(lua_State *L) {
-  int n;
-  su_tensor **xs = tensor_list(L, 3, &n);
-  if (!su_pass_walk((int32_t)luaL_checkinteger(L, 1), (int32_t)luaL_checkinteger(L, 2), xs, n, lua_toboolean(L, 4)))
-    return sul_raise(L);
-  su_scope_end(0, NULL);
-  return 0;
-}
-
-static int l_pass_take(lua_State *L) {
-  int n;
-  su_tensor **xs = tensor_list(L, 1, &n);
-  su_tensor **gx = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *gx, 0);
-  su_pass_take(xs, n, gx);
-  return give_list(L, gx, n);
-}
-
-static int l_tape_reads(lua_State *L) {
-  int n;
-  su_tensor **xs = tensor_list(L, 2, &n);
-  lua_pushboolean(L, su_tape_reads((int32_t)luaL_checkinteger(L, 1), xs, n));
-  return 1;
-}
-
-static int l_mutate(lua_State *L) {
-  su_mutate_grad(luaL_checkstring(L, 1), luaL_checknumber(L, 2));
-  return 0;
 }
 
 /* ---- devices and memory ---- */
@@ -642,11 +413,11 @@ static int l_is_tensor(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-  {"fail", l_fail}, {"where", l_where}, {"drop", l_drop}, {"tensor", l_tensor}, {"full", l_full}, {"randn", l_randn},
-  {"rand", l_rand}, {"enter", l_enter}, {"leave", l_leave}, {"step_begin", l_step_begin}, {"step_end", l_step_end},
-  {"rng", l_rng}, {"draw", l_draw}, {"recording", l_recording}, {"tape_mark", l_tape_mark}, {"tape_clear", l_tape_clear},
-  {"tape_reads", l_tape_reads}, {"watch", l_watch}, {"grad", l_grad}, {"pass_seed", l_pass_seed}, {"pass_walk", l_pass_walk},
-  {"pass_take", l_pass_take}, {"mutate", l_mutate}, {"set_device", l_set_device}, {"describe_device", l_describe_device},
+  {"drop", l_drop}, {"tensor", l_tensor}, {"full", l_full}, {"randn", l_randn},
+  {"rand", l_rand}, 
+  
+  
+  {"set_device", l_set_device}, {"describe_device", l_describe_device},
   {"arena", l_arena}, {"sys_allocs", l_sys_allocs}, {"threads", l_threads}, {"is_tensor", l_is_tensor}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {
@@ -660,11 +431,6 @@ static const luaL_Reg metamethods[] = {
 
 void sul_open_tensor(lua_State *L) {
   luaL_setfuncs(L, functions, 0);
-  if (luaL_newmetatable(L, "sumi.error")) {
-    lua_pushcfunction(L, error_tostring);
-    lua_setfield(L, -2, "__tostring");
-  }
-  lua_pop(L, 1);
   luaL_newmetatable(L, TYPE);
   luaL_setfuncs(L, metamethods, 0);
   lua_newtable(L);

@@ -105,14 +105,6 @@ static void set_paths(lua_State *L, const char *dir) {
   lua_pop(L, 3);
 }
 
-/* Errors of our own carry a message for people; any other one is a bug of ours or the script's: add the stack. */
-static int on_error(lua_State *L) {
-  if (lua_istable(L, 1)) return 1;
-  const char *msg = lua_tostring(L, 1);
-  if (getenv("SUMI_TRACE")) luaL_traceback(L, L, msg ? msg : "(error without a message)", 1);
-  return 1;
-}
-
 static int report_error(lua_State *L) {
   int code = SU_ESCRIPT;
   if (lua_istable(L, -1)) {
@@ -151,7 +143,7 @@ int main(int argc, char **argv) {
     return SU_EMACHINE;
   }
   lua_gc(L, LUA_GCGEN, 0, 0);
-  lua_pushcfunction(L, on_error);
+  lua_pushcfunction(L, sul_explain);
   lua_pushcfunction(L, start);
   lua_pushinteger(L, argc);
   lua_pushlightuserdata(L, argv);

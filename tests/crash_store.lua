@@ -97,7 +97,7 @@ T.test(kills .. " kills at random moments", function()
   local results, last = tmp .. "/random", 0
   for i = 1, kills do
     local delay = ("%.3f"):format(0.02 + 0.3 * math.random())
-    local code, out = child({ "timeout", "-s", "KILL", delay }, "steps", results, 1000000, 100000)
+    local code, out = child({ "timeout", "--foreground", "-s", "KILL", delay }, "steps", results, 1000000, 100000)
     T.eq(code, 137, "exit of kill " .. i .. " (" .. tostring(out) .. ")")
     local step = check_store(results)
     T.ok(not step or step >= last, ("kill %d: step %s after %d"):format(i, tostring(step), last))

@@ -59,9 +59,9 @@ local function readable()
 end
 
 local ok, err = pcall(mode == "steps" and steps or readable)
-if not ok then
-  print(("failed %s %s"):format(type(err) == "table" and err.code or "?", tostring(err)))
-  return type(err) == "table" and err.code or 1
+if ok then
+  print "finished"
+  os.exit(0)
 end
-print "finished"
-return 0
+print(("failed %s %s"):format(type(err) == "table" and err.code or "?", tostring(err)))
+os.exit(type(err) == "table" and err.code or 1)

@@ -113,6 +113,13 @@ names.context = context
 
 local list = util.names(names)
 
+-- Behind core.entry a mistake in `return net{...}` keeps its line.
+for _, t in ipairs { names, core.methods } do
+  for _, k in ipairs(util.names(t)) do
+    if type(t[k]) == "function" then t[k] = core.entry(t[k]) end
+  end
+end
+
 return setmetatable({}, {
   __index = function(_, k)
     local v = names[k]

@@ -11,9 +11,12 @@ Layer.__index = Layer
 Layer.__name = "sumi.layer"
 
 local function make(kind, text, fields)
-  fields.kind, fields.text = kind, text
+  fields.kind, fields.text, fields.at = kind, text, core.where()
   return setmetatable(fields, Layer)
 end
+
+-- A layer that does not fit: the error names the line where the layer was written.
+local function unfit(self, fmt, ...) core.fail_at(self.at, self.text .. ": " .. fmt:format(...)) end
 
 function layer.is(v) return getmetatable(v) == Layer end
 
@@ -28,7 +31,7 @@ end
 
 local function image_in(self, s)
   if #s ~= 3 then
-    core.fail(("%s wants images {h, w, c}, gets %s; reshape(h, w, c) makes images"):format(self.text, shape_text(s)))
+    unfit(self, "wants images {h, w, c}, its input is %s; reshape(h, w, c) makes images", shape_text(s))
   end
   return s[1], s[2], s[3]
 end
@@ -46,14 +49,15 @@ local function build_conv(self, b, s)
   local h, w, c = image_in(self, s)
   local k, st, p, d, g = self.k, self.stride, self.pad, self.dilation, self.groups
   if c % g ~= 0 or self.out % g ~= 0 then
-    core.fail(("%s: groups = %d divides neither %d inputs nor %d outputs evenly"):format(self.text, g, c, self.out))
+    unfit(self, "groups = %d must divide both its %d input and its %d output channels", g, c, self.out)
   end
   local oh, ow = (h + 2 * p - d * (k - 1) - 1) // st + 1, (w + 2 * p - d * (k - 1) - 1) // st + 1
   if oh < 1 or ow < 1 then
-    core.fail(("%s: a %dx%d window does not fit %dx%d pixels padded by %d"):format(self.text, k, k, h, w, p))
+    unfit(self, "a window of %dx%d does not fit its input of %dx%d pixels padded by %d; use a larger input, a smaller kernel or pad",
+      k, k, h, w, p)
   end
   if self.edge == "reflect" and (p >= h or p >= w) then
-    core.fail(("%s: reflecting %d pixels needs more than %d of them, the image has %dx%d"):format(self.text, p, p, h, w))
+    unfit(self, "reflecting %d pixels needs more than %d of them, its input has %dx%d", p, p, h, w)
   end
   self.weight = b:weight("weight", { self.out, k, k, c // g }, c // g * k * k)
   if self.bias then self.b = b:bias("bias", self.out, c // g * k * k) end
@@ -78,7 +82,7 @@ local function build_upconv(self, b, s)
   local h, w, c = image_in(self, s)
   local k, st, p = self.k, self.stride, self.pad
   local oh, ow = (h - 1) * st - 2 * p + k + self.out_pad, (w - 1) * st - 2 * p + k + self.out_pad
-  if oh < 1 or ow < 1 then core.fail(("%s: nothing is left of %dx%d pixels"):format(self.text, h, w)) end
+  if oh < 1 or ow < 1 then unfit(self, "nothing is left of its input of %dx%d pixels", h, w) end
   self.weight = b:weight("weight", { c, k, k, self.out }, self.out * k * k)
   if self.bias then self.b = b:bias("bias", self.out, self.out * k * k) end
   self.size = { oh, ow }
@@ -127,7 +131,7 @@ local function build_norm(self, b, s)
   if self.over == "instance" then image_in(self, s) end
   self.count = #s == 3 and s[1] * s[2] or 1
   if self.over == "instance" and self.count == 1 then
-    core.fail(("%s: one pixel has no deviation to divide by; its input is %s"):format(self.text, shape_text(s)))
+    unfit(self, "one pixel has no deviation to divide by; its input is %s", shape_text(s))
   end
   if self.affine then self.gain, self.shift = b:gain("weight", c), b:zeros("bias", c) end
   if self.over == "batch" then
@@ -212,7 +216,7 @@ function layer.reshape(...)
       local a, b = 1, 1
       for _, d in ipairs(s) do a = a * d end
       for _, d in ipairs(to) do b = b * d end
-      if a ~= b then core.fail(("%s: %s has %d numbers, not %d"):format(self.text, shape_text(s), a, b)) end
+      if a ~= b then unfit(self, "its input %s has %d numbers, not %d", shape_text(s), a, b) end
       return to
     end,
     run = function(_, x) return ops.reshape(x, { -1, table.unpack(to) }) end })
@@ -233,11 +237,14 @@ end
 -- A Lua function is a layer: it is tried once on zeros to learn what comes out.
 local function from_function(f)
   return make("function", "function", { user = true,
-    build = function(_, _, s)
+    build = function(self, _, s)
       local was = core.recording(false)
       local y = f(core.full(0, { 2, table.unpack(s) }))
       core.recording(was)
-      if not core.is_tensor(y) then core.fail("a function layer must return a tensor, got " .. type(y)) end
+      if not core.is_tensor(y) then
+        self.at = core.where(f)
+        unfit(self, "a function in a net must return a tensor, this one returned %s", core.show(y))
+      end
       local out = y:shape()
       table.remove(out, 1)
       return out
@@ -324,8 +331,7 @@ function layer.skip(l)
     build = function(self, b, s)
       local out = b:child(1, inner, s)
       if #out ~= 3 or out[1] ~= s[1] or out[2] ~= s[2] then
-        core.fail(("skip: %s comes back as %s; the inner layers must return the size that they got"):format(shape_text(s),
-          shape_text(out)))
+        unfit(self, "%s comes back as %s; what is inside must return the height and width that it got", shape_text(s), shape_text(out))
       end
       return { s[1], s[2], s[3] + out[3] }
     end,
@@ -351,7 +357,7 @@ function layer.residual(list)
     build = function(self, b, s)
       local out = b:child(1, inner, s)
       if not same_shape(out, s) then
-        core.fail(("residual: %s comes back as %s; both must be the same"):format(shape_text(s), shape_text(out)))
+        unfit(self, "%s comes back as %s, which cannot be added to it; both must be the same", shape_text(s), shape_text(out))
       end
       local last = inner.runs[#inner.runs]
       self.fused = last and last.is_norm and not last.fused

@@ -146,6 +146,10 @@ end
 local function add_note(rec, note)
   local step, seconds, key, text = note[1], note[2], note[3], note[4]
   local kind, rest = key:match "^@(%a+):(.*)$"
+  if kind == "about" then
+    local ok, about = pcall(json.decode, text)
+    rec.about[rest] = ok and about or nil
+  end
   if kind == "event" then
     for _, e in ipairs(rec.events) do
       if e.step == step and e.seconds == seconds and e.kind == rest and e.text == text then return end

@@ -162,12 +162,13 @@ function W.metrics(run, step, seconds, names, values)
   if now >= run.seal_due then seal(run, false) end
 end
 
--- run:describe(name, {better = "lower"|"higher", unit=, protocol=}): attributes of a metric, from the next seal on.
+-- run:describe(name, {better = "lower"|"higher", unit=, protocol=}): attributes of a metric's table.
 function W.describe(run, name, about)
   if about.better and about.better ~= "lower" and about.better ~= "higher" then
     core.fail(1, ("metric '%s': better is \"lower\" or \"higher\", not %q"):format(name, tostring(about.better)))
   end
   run.about[name] = { better = about.better, unit = about.unit, protocol = about.protocol }
+  run.journal:note(run.step, run.seconds, "@about:" .. name, json.encode(run.about[name]))
 end
 
 -- run:event(step, seconds, kind, text)
