@@ -19,9 +19,9 @@ local function critic(c)
 end
 
 return experiment { "cyclegan",
-  config = { photos = "data/photos/train", comics = "data/comics/train", size = 256, width = 64, blocks = 9, cycle = 10,
-             identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
-  presets = { demo = { size = 64, width = 16, blocks = 3, steps = 1500 } },
+  config = { photos = "data/photos/train", comics = "data/comics/train", style = "*", size = 256, width = 64, blocks = 9,
+             cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
+  presets = { demo = { size = 64, width = 16, blocks = 3, steps = 3000, style = "[dn]*", lr = 4e-4 } },
 
   build = function(c)
     local AB, BA, DA, DB = generator(c), generator(c), critic(c), critic(c)
@@ -29,7 +29,8 @@ return experiment { "cyclegan",
     -- constant for 100 epochs, then 1 - (e - 99) / 101: the factor of the authors' PyTorch code
     local opt = adam { ramp { c.lr, 0, from = c.epochs / 2 - 1, to = c.epochs }, beta1 = 0.5 }
     return {
-      data = images { a = c.photos, b = c.comics, size = c.size * 286 // 256, crop = c.size, flip = true, batch = c.batch },
+      data = images { a = c.photos, b = c.comics, filter_b = c.style, size = c.size * 286 // 256, crop = c.size, flip = true,
+                      batch = c.batch },
       forward = function(x) x.ab, x.ba = AB(x.a), BA(x.b) end,
       players = {
         player { "G", {AB, BA}, opt, loss = {

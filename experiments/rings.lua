@@ -1,7 +1,7 @@
 -- Eight Gaussians on a ring: the smallest GAN that can fail (mode collapse; Metz et al. 2017).
 local _ENV = require "sumi"
 
-local c = config { modes = 8, steps = 3000, batch = 256, width = 128, gan = "bce", lr = 1e-3, z = 16 }
+local c = config { modes = 8, steps = 8000, batch = 256, width = 64, gan = "bce", lr = 2e-4, z = 2 }
 
 local function mlp(inputs, outputs)
   return net { input = inputs, linear(c.width), lrelu(0.2), linear(c.width), lrelu(0.2), linear(outputs) }
@@ -17,5 +17,5 @@ return experiment { "rings",
     player { "G", G, opt, loss = { adv = function(b) return gan.g(D(b.fake)) end } },
   },
   steps = c.steps,
-  metrics = { modes { "fake", every = 250 } },
+  metrics = { modes { "fake", every = 1000 } },
 }

@@ -12,19 +12,21 @@
 
 /* ---- where the script is ---- */
 
-static bool is_library(lua_State *L, const char *source) {
+/* The folder of the library's Lua half, with its last slash; the registry keeps it. */
+static const char *library(lua_State *L) {
   lua_getfield(L, LUA_REGISTRYINDEX, "sumi.library");
   const char *lib = lua_tostring(L, -1);
-  size_t n = lib ? strlen(lib) : 0;
-  bool hit = n && strncmp(source + 1, lib, n) == 0;
   lua_pop(L, 1);
-  return hit;
+  return lib && *lib ? lib : "\n";
 }
 
+static bool is_library(const char *lib, const char *source) { return strncmp(source + 1, lib, strlen(lib)) == 0; }
+
 bool sul_script_line(lua_State *L, lua_Debug *ar) {
+  const char *lib = library(L);
   for (int level = 0; lua_getstack(L, level, ar); level++) {
     lua_getinfo(L, "Sl", ar);
-    if (ar->currentline > 0 && ar->source[0] == '@' && !is_library(L, ar->source)) return true;
+    if (ar->currentline > 0 && ar->source[0] == '@' && !is_library(lib, ar->source)) return true;
   }
   return false;
 }
@@ -147,15 +149,20 @@ int sul_explain(lua_State *L) {
     return 1;
   }
   lua_settop(L, 1);
-  bool text = lua_type(L, 1) == LUA_TSTRING;
-  const char *msg = text ? lua_tostring(L, 1) : luaL_tolstring(L, 1, NULL);
+  if (lua_type(L, 1) != LUA_TSTRING) {
+    if (luaL_getmetafield(L, 1, "__tostring") == LUA_TNIL) lua_pushfstring(L, "a %s was raised as an error", luaL_typename(L, 1));
+    else luaL_tolstring(L, 1, NULL);
+    lua_replace(L, 1);
+    lua_settop(L, 1);
+  }
+  const char *msg = lua_tostring(L, 1);
   if (getenv("SUMI_TRACE")) {
     luaL_traceback(L, L, msg, 1);
     return 1;
   }
   if (!raiser(L, &ar)) return 1;
   const char *own = strstr(msg, ar.short_src) == msg ? msg + strlen(ar.short_src) : NULL;
-  if (is_library(L, ar.source)) {
+  if (is_library(library(L), ar.source)) {
     sul_where(L);
     const char *said = own && has_line(msg) ? strchr(own + 1, ':') + 2 : msg;
     lua_pushfstring(L, "%s\n  inside the library (%s:%d); SUMI_TRACE=1 shows the way there", said, ar.source + 1, ar.currentline);
@@ -165,8 +172,7 @@ int sul_explain(lua_State *L) {
   } else {
     if (has_line(msg)) lua_pushliteral(L, "");
     else sul_where(L);
-    if (text) lua_pushvalue(L, 1);
-    else lua_pushfstring(L, "error raised with a %s: %s", luaL_typename(L, 1), msg);
+    lua_pushvalue(L, 1);
   }
   lua_concat(L, 2);
   return 1;

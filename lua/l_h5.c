@@ -1,5 +1,6 @@
-/* l_h5.c -- HDF5 for Lua: build an image and write it durably, read any file. Adds h5_begin and h5_open to sumi.core.
- * Both give a handle of the same kind; which methods work depends on how it was made. Misuse and failures raise. */
+/* l_h5.c -- HDF5 for Lua: build an image and write it durably, read any file. Adds h5_begin and h5_open to
+ * sumi.core. Both give a handle of the same kind; which methods work depends on how it was made. Misuse and
+ * failures raise. */
 #include "l.h"
 
 #include <string.h>
@@ -22,7 +23,7 @@ static su_h5 *checked(lua_State *L, bool building) {
   handle *p = luaL_checkudata(L, 1, HANDLE);
   if (!p->h) sul_fail(L, 1, "this HDF5 handle is closed");
   if (p->building != building)
-    sul_fail(L, 1, building ? "this HDF5 file is open for reading only" : "this HDF5 image is not finished yet");
+    sul_fail(L, 1, "this HDF5 %s", building ? "file is open for reading only" : "image is not finished yet");
   return p->h;
 }
 
@@ -133,7 +134,8 @@ static void put_cell(lua_State *L, const su_column *c, lua_Integer row, char *to
   else *(double *)(void *)to = lua_tonumber(L, -1);
 }
 
-/* image:table(path, title, {{name, "i"|"r"|"t"}...}, rows): rows = {{cell...}...}, or keyed by column names */
+/* image:table(path, title, {{name, "i"|"r"|"t"}...}, rows): rows = {{cell...}...},
+ * or rows keyed by column names */
 static int l_table(lua_State *L) {
   su_column c[MAX_COLUMNS];
   su_h5 *h = checked(L, true);
@@ -151,7 +153,8 @@ static int l_table(lua_State *L) {
     }
     lua_pop(L, 1);
   }
-  su_table t = {.title = title, .columns = c, .n_columns = n_columns, .rows = rows, .row_bytes = row_bytes, .n_rows = n};
+  su_table t = {.title = title, .columns = c, .n_columns = n_columns, .rows = rows, .row_bytes = row_bytes,
+                .n_rows = n};
   return done(L, su_h5_table(h, path, &t));
 }
 
@@ -292,7 +295,8 @@ static int l_into(lua_State *L) {
   double *numbers = su_h5_doubles(h, path, &spec);
   bool ok = numbers != NULL;
   if (ok && su_spec_size(&spec) != t->size)
-    ok = su_fail("'%s' holds %lld numbers, the tensor %lld", path, (long long)su_spec_size(&spec), (long long)t->size);
+    ok = su_fail("'%s' holds %lld numbers, the tensor %lld", path, (long long)su_spec_size(&spec),
+                 (long long)t->size);
   ok = ok && su_write_f64(t, numbers, t->size);
   su_free(numbers);
   return done(L, ok);

@@ -1,5 +1,6 @@
-/* l_store.c -- the run store's primitives for Lua: durable files, claims, the journal, checkpoints. Adds to sumi.core.
- * What a run directory means is in lua/sumi/store.lua. Failures raise, with exit code 6 where the machine is to blame. */
+/* l_store.c -- the run store's primitives for Lua: durable files, claims, the journal, checkpoints. Adds to
+ * sumi.core. What a run directory means is in lua/sumi/store.lua. Failures raise, with exit code 6 where
+ * the machine is to blame. */
 #include "l.h"
 
 #include <errno.h>
@@ -154,9 +155,12 @@ static int l_journal_close(lua_State *L) {
 
 static int l_journal_open(lua_State *L) { return done(L, su_journal_open(journal(L), luaL_checkstring(L, 2))); }
 static int l_journal_empty(lua_State *L) { return done(L, su_journal_empty(journal(L))); }
-static int l_journal_intact(lua_State *L) { return done(L, su_journal_intact(journal(L), luaL_checkstring(L, 2))); }
+static int l_journal_intact(lua_State *L) {
+  return done(L, su_journal_intact(journal(L), luaL_checkstring(L, 2)));
+}
 
-/* journal:step(step, seconds, names, values) -> the monotonic clock: rows to memory and the file, one write */
+/* journal:step(step, seconds, names, values) -> the monotonic clock: rows to memory and the file, one
+ * write */
 static int l_journal_step(lua_State *L) {
   su_journal *j = journal(L);
   lua_Integer step = luaL_checkinteger(L, 2);
@@ -466,8 +470,8 @@ static void new_type(lua_State *L, const char *name, const luaL_Reg *methods, lu
 void sul_open_store(lua_State *L) {
   static const luaL_Reg claim_methods[] = {{"drop", l_drop}, {NULL, NULL}};
   static const luaL_Reg journal_methods[] = {
-      {"open", l_journal_open}, {"empty", l_journal_empty}, {"intact", l_journal_intact}, {"step", l_journal_step},
-      {"note", l_journal_note}, {"replay", l_journal_replay}, {"names", l_journal_names},
+      {"open", l_journal_open}, {"empty", l_journal_empty}, {"intact", l_journal_intact},
+      {"step", l_journal_step}, {"note", l_journal_note}, {"replay", l_journal_replay}, {"names", l_journal_names},
       {"series", l_journal_series}, {"summary", l_journal_summary}, {"last", l_journal_last},
       {"drop_after", l_journal_drop_after}, {"seal", l_journal_seal}, {"load", l_journal_load},
       {"close", l_journal_close}, {NULL, NULL}};

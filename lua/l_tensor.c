@@ -112,7 +112,7 @@ static int t_tostring(lua_State *L) {
   double v[16];
   if (t->size <= 16 && su_read_f64(t, v, t->size))
     for (int64_t k = 0; k < t->size; k++) {
-      snprintf(buf, sizeof buf, "%s%.5g", k ? " " : "{", v[k]);
+      snprintf(buf, sizeof buf, "%s%.5g", k ? " " : " {", v[k]);
       luaL_addstring(&b, buf);
     }
   if (t->size <= 16) luaL_addstring(&b, "}");
@@ -145,7 +145,9 @@ static int shape_arg(lua_State *L, int first, su_spec *s, int dtype) {
   for (int k = 0; k < n; k++) {
     if (table) lua_rawgeti(L, first, k + 1);
     else lua_pushvalue(L, first + k);
-    s->shape[k] = (int64_t)luaL_checknumber(L, -1);
+    int whole;
+    s->shape[k] = (int64_t)lua_tointegerx(L, -1, &whole);
+    if (!whole) sul_fail(L, SU_ESCRIPT, "axis %d of a shape must be a whole number, not %s", k + 1, luaL_tolstring(L, -1, NULL));
     lua_pop(L, 1);
     if (s->shape[k] < 0) sul_fail(L, SU_ESCRIPT, "axis %d has the size %d", k + 1, (int)s->shape[k]);
   }
@@ -167,7 +169,8 @@ static void flatten_numbers(lua_State *L, int idx, luaL_Buffer *b) {
     if (lua_istable(L, -1)) {
       sul_fail(L, SU_ESCRIPT, "tensor: give the numbers in one flat list and the shape beside it");
     }
-    double v = luaL_checknumber(L, -1);
+    if (!lua_isnumber(L, -1)) sul_fail(L, SU_ESCRIPT, "tensor: entry %d must be a number, not %s", k, luaL_typename(L, -1));
+    double v = lua_tonumber(L, -1);
     lua_pop(L, 1);
     luaL_addlstring(b, (const char *)&v, sizeof v);
   }
@@ -186,7 +189,8 @@ static int l_tensor(lua_State *L) {
     lua_replace(L, 1);
   }
   size_t bytes;
-  const char *raw = luaL_checklstring(L, 1, &bytes);
+  if (lua_type(L, 1) != LUA_TSTRING) return sul_fail(L, SU_ESCRIPT, "tensor: wants a list of numbers, got %s", luaL_typename(L, 1));
+  const char *raw = lua_tolstring(L, 1, &bytes);
   su_spec s = {.dtype = dtype, .ndim = 1, .shape = {(int64_t)(bytes / sizeof(double))}};
   if (lua_istable(L, 2)) shape_arg(L, 2, &s, dtype);
   if (su_spec_size(&s) * (int64_t)sizeof(double) != (int64_t)bytes)
@@ -212,6 +216,9 @@ static int l_full(lua_State *L) {
 static int random_tensor(lua_State *L, su_tensor *(*make)(su_device *, const su_spec *, double, double), double a, double b) {
   su_spec s;
   bool table = lua_istable(L, 1);
+  for (int k = 1; !table && k <= lua_gettop(L); k++)
+    if (lua_type(L, k) != LUA_TNUMBER)
+      return sul_fail(L, SU_ESCRIPT, "axis %d of a shape must be a whole number, not %s", k, luaL_typename(L, k));
   su_device *dev = device_arg(L, table ? 4 : lua_gettop(L) + 1);
   shape_arg(L, 1, &s, dev->real);
   return sul_give(L, make(dev, &s, table ? luaL_optnumber(L, 2, a) : a, table ? luaL_optnumber(L, 3, b) : b));
@@ -244,6 +251,8 @@ static int t_to(lua_State *L) {
   const char *what = luaL_checkstring(L, 2);
   for (int k = 0; k < SU_DTYPES; k++)
     if (strcmp(what, su_dtype_name(k)) == 0) return sul_give(L, su_cast(t, k));
+  size_t letters = strspn(what, "bfiu");
+  if (letters && what[letters] && strspn(what + letters, "0123456789") == strlen(what + letters)) dtype_arg(L, 2, SU_F32);
   su_device *dev = device_arg(L, 2);
   if (dev == t->dev) {
     lua_settop(L, 1);
@@ -307,41 +316,52 @@ static int t_learn(lua_State *L) {
 
 /* ---- arithmetic ---- */
 
-static int arith(lua_State *L, su_tensor *(*op)(su_tensor *, su_tensor *)) {
-  return sul_give(L, op(sul_tensor(L, 1), sul_tensor(L, 2)));
+/* One side of an operator, of which the other is a tensor. */
+static su_tensor *side(lua_State *L, int idx, const char *sign) {
+  if (!luaL_testudata(L, idx, TYPE))
+    sul_fail(L, SU_ESCRIPT, "%s: wants tensors%s, its %s side is %s", sign, strcmp(sign, "..") == 0 ? "" : " or numbers",
+             idx == 1 ? "left" : "right", luaL_typename(L, idx));
+  return sul_tensor(L, idx);
+}
+
+static int arith(lua_State *L, const char *sign, su_tensor *(*op)(su_tensor *, su_tensor *)) {
+  su_tensor *a = side(L, 1, sign), *b = side(L, 2, sign);
+  return sul_give(L, op(a, b));
 }
 
 static int t_add(lua_State *L) {
   sul_site(L);
   if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1, lua_tonumber(L, 2)));
   if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), 1, lua_tonumber(L, 1)));
-  return arith(L, su_add);
+  return arith(L, "+", su_add);
 }
 
 static int t_sub(lua_State *L) {
   sul_site(L);
   if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1, -lua_tonumber(L, 2)));
   if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), -1, lua_tonumber(L, 1)));
-  return arith(L, su_sub);
+  return arith(L, "-", su_sub);
 }
 
 static int t_mul(lua_State *L) {
   sul_site(L);
   if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), lua_tonumber(L, 2), 0));
   if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 2), lua_tonumber(L, 1), 0));
-  return arith(L, su_mul);
+  return arith(L, "*", su_mul);
 }
 
 static int t_div(lua_State *L) {
   sul_site(L);
   if (lua_type(L, 2) == LUA_TNUMBER) return sul_give(L, su_affine(sul_tensor(L, 1), 1 / lua_tonumber(L, 2), 0));
   if (lua_type(L, 1) == LUA_TNUMBER) return sul_give(L, su_affine(su_recip(sul_tensor(L, 2)), lua_tonumber(L, 1), 0));
-  return arith(L, su_div);
+  return arith(L, "/", su_div);
 }
 
 static int t_pow(lua_State *L) {
   sul_site(L);
-  return sul_give(L, su_pow(sul_tensor(L, 1), luaL_checknumber(L, 2)));
+  if (lua_type(L, 2) != LUA_TNUMBER)
+    return sul_fail(L, SU_ESCRIPT, "^: the exponent is a number, got %s", luaL_typename(L, 2));
+  return sul_give(L, su_pow(side(L, 1, "^"), lua_tonumber(L, 2)));
 }
 
 static int t_unm(lua_State *L) {
@@ -352,7 +372,7 @@ static int t_unm(lua_State *L) {
 /* a .. b joins channels, the last axis */
 static int t_concat(lua_State *L) {
   sul_site(L);
-  su_tensor *a = sul_tensor(L, 1), *b = sul_tensor(L, 2);
+  su_tensor *a = side(L, 1, ".."), *b = side(L, 2, "..");
   return sul_give(L, su_concat(a, b, a->spec.ndim - 1));
 }
 
@@ -414,10 +434,7 @@ static int l_is_tensor(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"drop", l_drop}, {"tensor", l_tensor}, {"full", l_full}, {"randn", l_randn},
-  {"rand", l_rand}, 
-  
-  
-  {"set_device", l_set_device}, {"describe_device", l_describe_device},
+  {"rand", l_rand}, {"set_device", l_set_device}, {"describe_device", l_describe_device},
   {"arena", l_arena}, {"sys_allocs", l_sys_allocs}, {"threads", l_threads}, {"is_tensor", l_is_tensor}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {

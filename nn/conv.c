@@ -1,10 +1,12 @@
-/* conv.c -- convolution (cross-correlation, as networks mean it) and its adjoints, three ops closed under differentiation.
+/* conv.c -- convolution (cross-correlation, as networks mean it) and its adjoints, three ops closed under
+ * differentiation.
  *
  *   y[n,oh,ow,co] = b[co] + sum over kh,kw,ci of X(oh*sh - pt + kh*dh, ow*sw - pl + kw*dw) * w[co,kh,kw,ci]
- * where X(i,j) is x[n,i,j,ci] inside the picture and, outside, zero (edge=zero) or the mirror image that does not repeat the
- * border (edge=reflect). conv is bilinear in x and w; conv_gx is its adjoint in x (a transposed convolution), conv_gw its
- * adjoint in w. The gradient of each is made of the other two, so gradients of gradients come free.
- * How the CPU runs them is chosen in runtime/cpu/conv.c. Groups split ci and co into equal parts that do not meet. */
+ * where X(i,j) is x[n,i,j,ci] inside the picture and, outside, zero (edge=zero) or the mirror image that does
+ * not repeat the border (edge=reflect). conv is bilinear in x and w; conv_gx is its adjoint in x (a
+ * transposed convolution), conv_gw its adjoint in w. The gradient of each is made of the other two, so
+ * gradients of gradients come free. How the CPU runs them is chosen in runtime/cpu/conv.c. Groups split ci
+ * and co into equal parts that do not meet. */
 #include "conv.h"
 
 #include "../runtime/cpu/conv.h"
@@ -14,7 +16,14 @@
 
 /* ---- what is asked: one geometry for three ops ---- */
 
-enum { STRIDE = 0, PAD = 2, DILATION = 6, GROUPS = 8, EDGE = 9, OPTIONS = 10 };   /* slots, behind `size` or `kernel` */
+enum {
+  STRIDE = 0,
+  PAD = 2,
+  DILATION = 6,
+  GROUPS = 8,
+  EDGE = 9,
+  OPTIONS = 10
+};   /* slots, behind `size` or `kernel` */
 
 static void take_options(su_conv_geo *g, const int64_t *i) {
   g->sh = i[STRIDE], g->sw = i[STRIDE + 1];
@@ -37,7 +46,8 @@ static void take_y(su_conv_geo *g, const su_spec *y) {
 }
 
 /* Outputs along one axis; 0 when the kernel does not fit. */
-static int64_t outputs(int64_t size, int64_t before, int64_t after, int64_t k, int64_t dilation, int64_t stride) {
+static int64_t outputs(int64_t size, int64_t before, int64_t after, int64_t k, int64_t dilation,
+                       int64_t stride) {
   int64_t room = size + before + after - (dilation * (k - 1) + 1);
   return room < 0 ? 0 : room / stride + 1;
 }
@@ -94,15 +104,17 @@ static bool channels_fit(const su_call *c, const su_conv_geo *g, int64_t per_gro
 static bool reflection_fits(const su_call *c, const su_conv_geo *g) {
   if (!g->reflect) return true;
   if (g->pt < g->h && g->pb < g->h && g->pl < g->w && g->pr < g->w) return true;
-  return su_fail("%s: edge=reflect needs an image larger than its pad; it is %lld x %lld with pad %lld,%lld,%lld,%lld",
-                 c->op->name, (long long)g->h, (long long)g->w, (long long)g->pt, (long long)g->pb, (long long)g->pl,
-                 (long long)g->pr);
+  return su_fail(
+    "%s: edge=reflect needs an image larger than its pad; it is %lld x %lld with pad %lld,%lld,%lld,%lld",
+    c->op->name, (long long)g->h, (long long)g->w, (long long)g->pt, (long long)g->pb, (long long)g->pl,
+    (long long)g->pr);
 }
 
 static bool bias_fits(const su_call *c, int64_t channels) {
   if (c->in[2].ndim < 0) return true;
   if (c->in[2].ndim == 1 && c->in[2].shape[0] == channels) return true;
-  return su_fail("%s: bias should be [%lld], it is %s", c->op->name, (long long)channels, su_shape_text(&c->in[2]));
+  return su_fail("%s: bias should be [%lld], it is %s", c->op->name, (long long)channels,
+                 su_shape_text(&c->in[2]));
 }
 
 /* conv_gx and conv_gw are told both ends; the convolution between them must exist. */
@@ -110,8 +122,10 @@ static bool ends_meet(const su_call *c, const su_conv_geo *g, const char *told) 
   int64_t oh = outputs(g->h, g->pt, g->pb, g->kh, g->dh, g->sh);
   int64_t ow = outputs(g->w, g->pl, g->pr, g->kw, g->dw, g->sw);
   if (oh == g->oh && ow == g->ow) return true;
-  return su_fail("%s: a %lld x %lld kernel makes %lld x %lld of an image of %lld x %lld, gy is %lld x %lld; %s, stride or pad "
-                 "does not fit", c->op->name, (long long)g->kh, (long long)g->kw, (long long)oh, (long long)ow,
+  return su_fail("%s: a %lld x %lld kernel makes %lld x %lld of an image of %lld x %lld, gy is %lld x %lld; "
+                 "%s, stride or pad "
+                 "does not fit",
+                 c->op->name, (long long)g->kh, (long long)g->kw, (long long)oh, (long long)ow,
                  (long long)g->h, (long long)g->w, (long long)g->oh, (long long)g->ow, told);
 }
 
@@ -125,8 +139,8 @@ static bool shape_y(su_call *c) {
   su_conv_geo g = geo_y(c);
   if (!channels_fit(c, &g, c->in[1].shape[3]) || !bias_fits(c, g.co) || !reflection_fits(c, &g)) return false;
   if (g.oh < 1 || g.ow < 1)
-    return su_fail("conv: a %lld x %lld kernel does not fit into an image of %lld x %lld with this pad", (long long)g.kh,
-                   (long long)g.kw, (long long)g.h, (long long)g.w);
+    return su_fail("conv: a %lld x %lld kernel does not fit into an image of %lld x %lld with this pad",
+                   (long long)g.kh, (long long)g.kw, (long long)g.h, (long long)g.w);
   image_out(c, g.n, g.oh, g.ow, g.co);
   return true;
 }
@@ -147,8 +161,10 @@ static bool shape_gw(su_call *c) {
   if (!su_want_ndim(c, 0, 4) || !su_want_ndim(c, 1, 4) || !options_make_sense(c, c->i + 2)) return false;
   su_conv_geo g = geo_gw(c);
   if (c->in[0].shape[0] != c->in[1].shape[0])
-    return su_fail("conv_gw: x holds %lld images, gy %lld", (long long)c->in[0].shape[0], (long long)c->in[1].shape[0]);
-  if (!channels_fit(c, &g, g.ci / g.groups) || !reflection_fits(c, &g) || !ends_meet(c, &g, "kernel")) return false;
+    return su_fail("conv_gw: x holds %lld images, gy %lld", (long long)c->in[0].shape[0],
+                   (long long)c->in[1].shape[0]);
+  if (!channels_fit(c, &g, g.ci / g.groups) || !reflection_fits(c, &g) || !ends_meet(c, &g, "kernel"))
+    return false;
   image_out(c, g.co, g.kh, g.kw, g.ci / g.groups);
   return true;
 }
@@ -163,14 +179,17 @@ static int64_t inside(int64_t i, int64_t n, bool reflect) {
 }
 
 /* One output position: all taps and channels of all groups. */
-static void meet(const su_conv_geo *g, double *x, double *w, double *y, enum su_conv_dir dir, int64_t top, int64_t left) {
+static void meet(const su_conv_geo *g, double *x, double *w, double *y, enum su_conv_dir dir, int64_t top,
+                 int64_t left) {
   int64_t cig = g->ci / g->groups, cog = g->co / g->groups;
   for (int64_t co = 0; co < g->co; co++)
     for (int64_t kh = 0; kh < g->kh; kh++)
       for (int64_t kw = 0; kw < g->kw; kw++) {
-        int64_t i = inside(top + kh * g->dh, g->h, g->reflect), j = inside(left + kw * g->dw, g->w, g->reflect);
+        int64_t i = inside(top + kh * g->dh, g->h, g->reflect),
+                j = inside(left + kw * g->dw, g->w, g->reflect);
         if (i < 0 || j < 0) continue;
-        double *px = x + (i * g->w + j) * g->ci + co / cog * cig, *pw = w + ((co * g->kh + kh) * g->kw + kw) * cig;
+        double *px = x + (i * g->w + j) * g->ci + co / cog * cig,
+               *pw = w + ((co * g->kh + kh) * g->kw + kw) * cig;
         for (int64_t ci = 0; ci < cig; ci++) {
           if (dir == SU_CONV_Y) y[co] += px[ci] * pw[ci];
           if (dir == SU_CONV_GX) px[ci] += y[co] * pw[ci];
@@ -184,8 +203,8 @@ static void every_product(const su_conv_geo *g, double *x, double *w, double *y,
   for (int64_t n = 0; n < g->n; n++)
     for (int64_t oh = 0; oh < g->oh; oh++)
       for (int64_t ow = 0; ow < g->ow; ow++)
-        meet(g, x + n * g->h * g->w * g->ci, w, y + ((n * g->oh + oh) * g->ow + ow) * g->co, dir, oh * g->sh - g->pt,
-             ow * g->sw - g->pl);
+        meet(g, x + n * g->h * g->w * g->ci, w, y + ((n * g->oh + oh) * g->ow + ow) * g->co, dir,
+             oh * g->sh - g->pt, ow * g->sw - g->pl);
 }
 
 static void start_from_bias(double *out, int64_t pixels, int64_t channels, const double *b) {
@@ -253,7 +272,8 @@ su_tensor *su_conv(su_tensor *x, su_tensor *w, su_tensor *b, const su_conv_opt *
   return su_apply1(&conv_op, (su_tensor *[SU_MAX_IN]){x, w, b}, i, NULL);
 }
 
-su_tensor *su_conv_gx(su_tensor *gy, su_tensor *w, su_tensor *b, const int64_t size[2], const su_conv_opt *o) {
+su_tensor *su_conv_gx(su_tensor *gy, su_tensor *w, su_tensor *b, const int64_t size[2],
+                      const su_conv_opt *o) {
   int64_t i[SU_MAX_INT] = {size[0], size[1]};
   put_options(i + 2, o);
   return su_apply1(&conv_gx_op, (su_tensor *[SU_MAX_IN]){gy, w, b}, i, NULL);
@@ -310,21 +330,44 @@ static const char *const cases_y[] = {
   "x=1,9,8,4 w=6,3,2,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2", "x=3,1,1,5 w=4,1,1,5 b=4",
   "x=1,10,9,16 w=16,3,3,16 b=16 pad=1", "x=2,9,13,17 w=35,3,3,17 b=35 pad=1 edge=reflect",
   "x=1,8,8,33 w=1,4,4,33 b=1 pad=1", "x=1,11,10,16 w=20,3,3,16 b=20 stride=2 pad=0,1,1,2 edge=reflect",
-  "x=5,4,4,6 w=3,4,4,6 b=3", "x=1,17,18,32 w=48,3,3,32 b=48 pad=1 edge=reflect", "x=2,12,13,32 w=32,3,3,32 pad=0,0,2,2", NULL };
+  "x=5,4,4,6 w=3,4,4,6 b=3", "x=1,6,6,16 w=32,4,4,16 b=32 stride=2 pad=1",
+  /* large enough for Winograd to be chosen */
+  "x=1,23,25,64 w=48,3,3,64 b=48 pad=1 edge=reflect", "x=2,22,25,48 w=64,3,3,48 pad=0,0,2,2",
+  "x=2,46,49,64 w=32,4,4,64 b=32 stride=2 pad=1", "x=1,17,16,64 w=64,4,4,64 pad=1", NULL };
 static const char *const cases_gx[] = {
-  "gy=2,3,3,4 w=4,3,3,3 b=3 size=5", "gy=1,6,7,3 w=3,3,3,2 pad=1 size=6,7", "gy=2,3,2,6 w=6,4,4,4 stride=2 pad=1 size=7,5",
-  "gy=1,6,5,2 w=2,3,3,3 b=3 pad=1 edge=reflect size=6,5", "gy=2,1,1,5 w=5,4,4,6 size=4",
-  "gy=2,4,4,6 w=6,4,4,5 b=5 stride=2 pad=1 size=8", "gy=1,4,5,16 w=16,3,3,20 b=20 stride=2 pad=1 size=8,10",
+  "gy=2,3,3,4 w=4,3,3,3 b=3 size=5",
+  "gy=1,6,7,3 w=3,3,3,2 pad=1 size=6,7",
+  "gy=2,3,2,6 w=6,4,4,4 stride=2 pad=1 size=7,5",
+  "gy=1,6,5,2 w=2,3,3,3 b=3 pad=1 edge=reflect size=6,5",
+  "gy=2,1,1,5 w=5,4,4,6 size=4",
+  "gy=2,4,4,6 w=6,4,4,5 b=5 stride=2 pad=1 size=8",
+  "gy=1,4,5,16 w=16,3,3,20 b=20 stride=2 pad=1 size=8,10",
   "gy=1,4,10,6 w=6,3,2,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2 size=10,8",
-  "gy=1,10,9,16 w=16,3,3,16 pad=1 size=10,9", "gy=2,9,13,35 w=35,3,3,17 b=17 pad=1 edge=reflect size=9,13",
-  "gy=1,17,18,48 w=48,3,3,32 b=32 pad=1 edge=reflect size=17,18", "gy=2,10,15,32 w=32,3,3,32 pad=0,0,2,2 size=12,13", NULL };
+  "gy=1,10,9,16 w=16,3,3,16 pad=1 size=10,9",
+  "gy=2,9,13,35 w=35,3,3,17 b=17 pad=1 edge=reflect size=9,13",
+  "gy=1,3,3,32 w=32,4,4,16 b=16 stride=2 pad=1 size=6",
+  "gy=1,23,25,48 w=48,3,3,64 b=64 pad=1 edge=reflect size=23,25",
+  "gy=2,20,27,64 w=64,3,3,48 pad=0,0,2,2 size=22,25",
+  "gy=2,23,24,32 w=32,4,4,64 b=64 stride=2 pad=1 size=46,49",
+  "gy=1,16,15,64 w=64,4,4,64 pad=1 size=17,16",
+  NULL};
 static const char *const cases_gw[] = {
-  "x=2,5,5,3 gy=2,3,3,4 kernel=3", "x=1,6,7,2 gy=1,6,7,3 kernel=3 pad=1", "x=2,7,5,4 gy=2,3,2,6 kernel=4 stride=2 pad=1",
-  "x=1,6,5,3 gy=1,6,5,2 kernel=3 pad=1 edge=reflect", "x=1,8,8,3 gy=1,8,8,4 kernel=7 pad=3 edge=reflect",
+  "x=2,5,5,3 gy=2,3,3,4 kernel=3",
+  "x=1,6,7,2 gy=1,6,7,3 kernel=3 pad=1",
+  "x=2,7,5,4 gy=2,3,2,6 kernel=4 stride=2 pad=1",
+  "x=1,6,5,3 gy=1,6,5,2 kernel=3 pad=1 edge=reflect",
+  "x=1,8,8,3 gy=1,8,8,4 kernel=7 pad=3 edge=reflect",
   "x=1,10,8,4 gy=1,4,10,6 kernel=3,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2",
-  "x=1,10,9,16 gy=1,10,9,16 kernel=3 pad=1", "x=2,9,13,17 gy=2,9,13,35 kernel=3 pad=1 edge=reflect",
-  "x=5,4,4,6 gy=5,1,1,3 kernel=4", "x=2,5,3,12 gy=2,5,3,20 kernel=1", "x=1,17,18,32 gy=1,17,18,48 kernel=3 pad=1 edge=reflect",
-  "x=2,12,13,32 gy=2,10,15,32 kernel=3 pad=0,0,2,2", NULL };
+  "x=1,10,9,16 gy=1,10,9,16 kernel=3 pad=1",
+  "x=2,9,13,17 gy=2,9,13,35 kernel=3 pad=1 edge=reflect",
+  "x=5,4,4,6 gy=5,1,1,3 kernel=4",
+  "x=2,5,3,12 gy=2,5,3,20 kernel=1",
+  "x=1,6,6,16 gy=1,3,3,32 kernel=4 stride=2 pad=1",
+  "x=1,23,25,64 gy=1,23,25,48 kernel=3 pad=1 edge=reflect",
+  "x=2,22,25,48 gy=2,20,27,64 kernel=3 pad=0,0,2,2",
+  "x=2,46,49,64 gy=2,23,24,32 kernel=4 stride=2 pad=1",
+  "x=1,17,16,64 gy=1,16,15,64 kernel=4 pad=1",
+  NULL};
 
 #define OPTIONS_TEXT "stride:int2=1, pad:int4=0, dilation:int2=1, groups:int=1, edge:enum(zero|reflect)=zero"
 
@@ -333,10 +376,16 @@ SU_OP(conv) {
   .doc = "Convolution of images x [n,h,w,ci] with w [co,kh,kw,ci/groups]; pad is top,bottom,left,right.",
   .shape = shape_y, .ref = ref_y, .cpu_plan = plan_y, .grad = grad_y, .keep_in = 3, .cases = cases_y };
 
-SU_OP(conv_gx) {
+SU_OP(conv_gx){
   .sig = "conv_gx(gy, w, b?, size:int2, " OPTIONS_TEXT ") -> gx",
-  .doc = "Transposed convolution: the adjoint of conv in x, where size is the height and width of what comes out.",
-  .shape = shape_gx, .ref = ref_gx, .cpu_plan = plan_gx, .grad = grad_gx, .keep_in = 3, .cases = cases_gx };
+  .doc =
+    "Transposed convolution: the adjoint of conv in x, where size is the height and width of what comes out.",
+  .shape = shape_gx,
+  .ref = ref_gx,
+  .cpu_plan = plan_gx,
+  .grad = grad_gx,
+  .keep_in = 3,
+  .cases = cases_gx};
 
 SU_OP(conv_gw) {
   .sig = "conv_gw(x, gy, kernel:int2, " OPTIONS_TEXT ") -> gw",

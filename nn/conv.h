@@ -14,7 +14,8 @@ typedef struct su_conv_opt {
 
 /* y [n,oh,ow,co] of x [n,h,w,ci] and w [co,kh,kw,ci/groups]; b [co] or NULL. */
 su_tensor *su_conv(su_tensor *x, su_tensor *w, su_tensor *b, const su_conv_opt *o);
-/* The adjoint in x: gx [n,h,w,ci] of gy [n,oh,ow,co]; with b [ci], a transposed convolution. size = {h,w} of gx. */
+/* The adjoint in x: gx [n,h,w,ci] of gy [n,oh,ow,co]; with b [ci], a transposed convolution. size = {h,w} of
+ * gx. */
 su_tensor *su_conv_gx(su_tensor *gy, su_tensor *w, su_tensor *b, const int64_t size[2], const su_conv_opt *o);
 /* The adjoint in w: gw [co,kh,kw,ci/groups]. kernel = {kh,kw}. */
 su_tensor *su_conv_gw(su_tensor *x, su_tensor *gy, const int64_t kernel[2], const su_conv_opt *o);

@@ -100,7 +100,7 @@ const char *su_intern(const char *name) {
 }
 
 char *su_describe(const su_tensor *t, char *buf, size_t size) {
-  snprintf(buf, size, "%s%s %s %s", su_dtype_name(t->spec.dtype), su_shape_text(&t->spec), t->dev->name,
+  snprintf(buf, size, "%s%s %s%s%s", su_dtype_name(t->spec.dtype), su_shape_text(&t->spec), t->dev->name, t->name ? " " : "",
            t->name ? t->name : "");
   return buf;
 }

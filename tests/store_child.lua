@@ -1,5 +1,6 @@
--- store_child.lua -- a process that writes a run until it is killed or something fails; tests/test_store.lua and
--- tests/crash_store.lua start it.  ./sumi lua tests/store_child.lua MODE RESULTS [ELEMENTS]
+-- store_child.lua -- a process that writes a run until it is killed or something fails;
+-- tests/test_store.lua and tests/crash_store.lua start it.  ./sumi lua tests/store_child.lua MODE RESULTS
+-- [ELEMENTS]
 --
 --   steps N    creates the run (or goes on with it), N steps, a checkpoint every 5; prints "failed CODE MESSAGE" if so
 --   readable   seals as often as it can for some seconds

@@ -82,6 +82,9 @@ T.test("intervals: three seeds, two, one, none; what is not finite is left out",
   T.eq(stat.text(stat.interval { 0.5, 0 / 0 }, " (1 seed)"), "0.500 (1 seed)")
   T.eq(stat.text(stat.interval { 0 / 0, math.huge }), "–")
   T.eq(stat.text(stat.interval { 2, 2, 2 }), "2.00 ± 0.00")
+  T.eq(stat.text(stat.interval { 2e-4 }, " (1 seed)"), "2.00e-4 (1 seed)")
+  T.eq(stat.text(stat.interval { 1.9e-4, 2e-4, 2.1e-4 }), "(2.00 ± 0.25)e-4")
+  T.eq(stat.text(stat.interval { 0, 0 }), "0 / 0")
 end)
 
 T.test("running mean against the plain sum", function()
@@ -353,6 +356,22 @@ T.test("what the script declared: kept with the run, drawn instead of the defaul
   local c, _, e = sumi("report", declare { figure.strip { "sample/nothing" } })
   T.eq(c, 4)
   T.ok(e:find("no samples are tagged 'nothing'", 1, true), e)
+end)
+
+T.test("constants, zeros and learning rates are drawn: rates together, after the other figures", function()
+  local values = { 2e-4, 1e-4, 1, 0, 5 }
+  local dir = make_run { experiment = "flat", variant = "default", seed = 0, steps = 90,
+    names = { "rate/G", "rate/D", "loss/G/adv", "loss/G/zero", "metric/x" },
+    at = function(i)
+      local v = table.move(values, 1, #values, 1, {})
+      v[1] = v[1] * (1 + 1e-16 * (i % 3))                   -- rounding, as schedules have it
+      return v
+    end }
+  local c, _, e = sumi("report", dir)
+  T.eq({ c, e }, { 0, "" })
+  T.eq(shape(figure.plan(model_of(dir))), { "loss-G :adv,zero", "metric-x :x", "rates :G,D" })
+  T.eq(shape(figure.plan(model_of(dir), { figure.curve { "loss/*", "rate/G", "loss/G/*" } })),
+    { "loss adv:adv zero:zero G:G" })
 end)
 
 T.test("by script; --only draws figures alone; --out", function()

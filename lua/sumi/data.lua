@@ -40,7 +40,8 @@ local function folder_files(folder, o, what)
     if filtered > 0 then
       hint = ("%d images are there, but filter = '%s' matches none"):format(filtered, o.filter)
     elseif others > 0 then
-      hint = ("its %d files are not .jpg, .jpeg, .png or .webp"):format(others)
+      hint = others == 1 and "its one file is not .jpg, .jpeg, .png or .webp" or
+        ("its %d files are not .jpg, .jpeg, .png or .webp"):format(others)
     end
     fail("%s: the folder %s holds no images; %s", what, folder, hint)
   end
@@ -180,7 +181,7 @@ local function look(o, what)
 end
 
 local function object(kind, o, fields)
-  fields.kind, fields.options, fields.batch = kind, o, o.batch
+  fields.kind, fields.options, fields.batch, fields.at = kind, o, o.batch, core.where()
   return setmetatable(fields, meta)
 end
 

@@ -68,6 +68,14 @@ end
 -- What a metric is called beside others of its group: loss/G/adv -> adv.
 local function short(metric) return metric:match "([^/]+)$" end
 
+-- Names for curves that stand together: the last part where that tells them apart, else more of it.
+local function labels_of(metrics)
+  local count, out = {}, {}
+  for _, m in ipairs(metrics) do count[short(m)] = (count[short(m)] or 0) + 1 end
+  for i, m in ipairs(metrics) do out[i] = count[short(m)] == 1 and short(m) or m:gsub("^loss/", "") end
+  return out
+end
+
 local function typical(model, metric)
   local values = {}
   for _, run in ipairs(all_runs(model)) do
@@ -92,13 +100,13 @@ end
 
 local function term_panels(model, metrics)
   local panels, runs = {}, all_runs(model)
-  local together = share_axis(model, metrics)
+  local together, labels = share_axis(model, metrics), labels_of(metrics)
   for i, m in ipairs(metrics) do
     if i == 1 or not together then
-      panels[#panels + 1] = { title = not together and short(m) or nil, series = {} }
+      panels[#panels + 1] = { title = not together and labels[i] or nil, series = {} }
     end
     local panel = panels[#panels]
-    panel.series[#panel.series + 1] = { label = short(m), metric = m, runs = runs,
+    panel.series[#panel.series + 1] = { label = labels[i], metric = m, runs = runs,
                                          style = together and i or 1 }
   end
   return panels
@@ -106,9 +114,9 @@ end
 
 -- One panel for each metric, one curve for each variant or seed.
 local function compared_panels(model, metrics, by)
-  local panels = {}
-  for _, m in ipairs(metrics) do
-    local panel = { title = #metrics > 1 and short(m) or nil, series = {} }
+  local panels, labels = {}, labels_of(metrics)
+  for i, m in ipairs(metrics) do
+    local panel = { title = #metrics > 1 and labels[i] or nil, series = {} }
     for _, v in ipairs(model.variants) do
       for _, runs in ipairs(by == "seed" and v.runs or { v.runs }) do
         local label = v.name
@@ -145,12 +153,14 @@ local function make_figure(model, d)
 end
 
 -- The figures when a script declares none: one for each player with all its loss terms, one for each other
--- metric.
+-- metric, one for all learning rates.
 function figure.defaults(model)
-  local out, players = {}, {}
+  local out, players, rates = {}, {}, {}
   for _, m in ipairs(model.metrics) do
     local player = m:match "^loss/([^/]+)"
-    if not player then
+    if m:find "^rate/" then
+      rates[#rates + 1] = m
+    elseif not player then
       out[#out + 1] = figure.curve { m, title = m, ylabel = short(m) }
     elseif not players[player] then
       players[player] = figure.curve { name = "loss-" .. player, title = "Losses of " .. player, ylabel = "loss" }
@@ -158,6 +168,10 @@ function figure.defaults(model)
       players[#players + 1] = player
     end
     if player then table.insert(players[player].metrics, m) end
+  end
+  if #rates > 0 then
+    out[#out + 1] = figure.curve { metrics = rates, name = "rates", title = "Learning rates", ylabel = "rate",
+                                   smooth = 1 }
   end
   return out
 end
@@ -305,7 +319,9 @@ local function y_range(panel, log)
   if lo > hi then return nil end
   local outside = least < lo or most > hi
   if log then return lo / 1.1, hi * 1.1, outside end
-  local margin = hi > lo and 0.05 * (hi - lo) or math.max(1e-3, 0.1 * math.abs(hi))
+  local size = math.max(math.abs(lo), math.abs(hi))
+  local margin = 0.05 * (hi - lo)
+  if hi - lo <= 1e-6 * size then margin = size > 0 and 0.1 * size or 1 end      -- a constant, or its rounding
   return lo - margin, hi + margin, outside
 end
 
@@ -422,7 +438,7 @@ local function panel_commands(f, panel)
   local out = {}
   local lo, hi, outside = y_range(panel, f.log)
   panel.outside = outside
-  out[1] = lo and ("set yrange [%.6g:%.6g]"):format(lo, hi) or "set yrange [*:*]"
+  out[1] = lo and ("set yrange [%.9g:%.9g]"):format(lo, hi) or "set yrange [*:*]"
   out[2] = panel.title and "set title " .. quote(panel.title) or "unset title"
   out[#out + 1] = plot_command(f, panel)
   return table.concat(out, "\n")
@@ -443,6 +459,7 @@ set key above left horizontal Left reverse samplen 2.5 width 0
 $XAXIS
 set xlabel 'step'
 set ylabel $YLABEL
+set format y '%g'
 $LOG
 do for [kind in 'svg pdf png'] {
 if (kind eq 'svg') { set terminal svg size $SVG dynamic noenhanced font 'sans-serif,13' background rgb 'white' }

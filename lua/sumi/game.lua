@@ -4,6 +4,7 @@
 -- before the next is computed; the common part is walked once, with the sum of what arrived.
 local core = require "sumi.core"
 local context = require "sumi.context"
+local util = require "sumi.util"
 local optim = require "sumi.optim"
 local schedule = require "sumi.schedule"
 local memory = require "sumi.memory"
@@ -22,7 +23,7 @@ function Batch.__index(x, k)
       if type(name) == "string" and name:sub(1, 1) ~= "_" then names[#names + 1] = name end
     end
     table.sort(names)
-    core.fail(("x.%s is nil; x has: %s"):format(k, table.concat(names, " ")))
+    core.fail(("x.%s is nil%s; x has: %s"):format(k, util.meant(k, names), table.concat(names, " ")))
   end
 end
 
@@ -73,19 +74,18 @@ end
 
 local function check_loss(p, l, t)
   if not core.is_tensor(t) then
-    core.fail(("player %s: loss %s returned %s; it must return a tensor of one number"):format(p.name, l.name, type(t)))
+    core.fail_at(l.at, ("player %s: loss %s must return a tensor of one number, it returned %s"):format(p.name, l.name, util.show(t)))
   end
   if t:size() ~= 1 then
-    local s = t:shape()
-    core.fail(("player %s: loss %s has the shape [%s]; end it in a scalar, e.g. with :mean()"):format(p.name, l.name,
-      table.concat(s, ",")))
+    core.fail_at(l.at, ("player %s: loss %s must return one number, it returned %s; end it with :mean()"):format(p.name, l.name,
+      util.show(t)))
   end
 end
 
 local function diverged(self, p, l, v)
   local what = v ~= v and "nan" or "infinite"
   self.diverged = { name = l.key, value = v, text = ("%s is %s"):format(l.key, what) }
-  core.fail(5, ("step %d: %s is %s (player %s)"):format(self.at, l.key, what, p.name))
+  core.fail_at(l.at, 5, ("step %d: %s is %s"):format(self.at + 1, l.key, what))
 end
 
 -- Compute each loss and send its cotangent back as far as `common`, the mark where forward ended.
@@ -100,8 +100,10 @@ local function walk_losses(self, p, x, common)
       log(self, l.key, v)
       if v ~= v or v == math.huge or v == -math.huge then diverged(self, p, l, v) end
       local upto = core.tape_mark()
+      core.blame(l.at)
       core.pass_seed(t, w)
       core.pass_walk(common, upto, p.tensors, true)
+      core.blame()
       learned = true
     end
   end
@@ -125,7 +127,8 @@ local function learn(self, p, k, x, common)
   local any = false
   for j = 1, #grads do any = any or grads[j] end
   if not any then
-    core.fail(("player %s: none of its losses depends on its weights; nothing can be learned"):format(p.name))
+    core.fail_at(p.at, ("player %s: none of its losses depends on its weights, so it cannot learn; is there a :detach(), or another " ..
+      "player's net?"):format(p.name))
   end
   local rate = schedule.value(p.opt.lr, self.epoch, self.at)
   if type(p.opt.lr) ~= "number" then log(self, p.rate_key, rate) end
@@ -134,7 +137,9 @@ end
 
 -- One round: a fresh batch, forward, and the players whose turn it is. Critics with times = n play n rounds.
 local function round(self, r, last)
+  core.blame(self.data.at)
   local x = self:batch(self.data:get(self.at * self.draws + r))
+  core.blame()
   self.forward(x)
   local common = core.tape_mark()
   for k, p in ipairs(self.players) do

@@ -20,13 +20,18 @@ local names = {}
 
 for _, op in ipairs(core.op_table()) do
   names[op.name] = ops[op.name]
-  if not core.methods[op.name] then core.methods[op.name] = ops[op.name] end
+  if not rawget(core.methods, op.name) then core.methods[op.name] = ops[op.name] end
 end
 for _, k in ipairs { "tensor", "full", "randn", "rand", "watch" } do names[k] = core[k] end
 
 -- grad(y, x) -> dy/dx, itself differentiable; x may be a list of tensors, then so is the result.
 function names.grad(y, x)
-  if core.is_tensor(x) then return core.grad(y, { x }, nil, true)[1] end
+  local list = type(x) == "table" and getmetatable(x) == nil
+  for _, t in ipairs(list and x or { x or false }) do
+    if not core.is_tensor(t) then core.fail("grad: grad(y, x) wants a tensor or a list of tensors as x, got " .. util.show(t)) end
+  end
+  if not core.is_tensor(y) then core.fail("grad: grad(y, x) wants a tensor as y, got " .. util.show(y)) end
+  if not list then return core.grad(y, { x }, nil, true)[1] end
   return core.grad(y, x, nil, true)
 end
 
@@ -52,9 +57,11 @@ local letters = { [4] = { n = 1, h = 2, w = 3, c = 4 }, [2] = { n = 1, c = 2 } }
 -- one of "n", "h", "w", "c".
 function core.methods.slice(x, axis, first, last)
   local shape = x:shape()
-  local k = type(axis) == "string" and (letters[#shape] or {})[axis] or axis
+  local named = letters[#shape] or {}
+  local k = type(axis) == "string" and named[axis] or axis
   if math.type(k) ~= "integer" or not shape[k] then
-    core.fail(("slice: axis '%s' of a tensor with %d axes; axes are 1 to %d, or n, h, w, c"):format(tostring(axis), #shape, #shape))
+    core.fail(("slice: the axes of a tensor with %d are 1 to %d%s; got %s"):format(#shape, #shape,
+      named.h and ", or n, h, w, c" or named.n and ", or n, c" or "", util.show(axis)))
   end
   local d = shape[k]
   first, last = first or 1, last or d
@@ -68,11 +75,15 @@ function core.methods.reshape(x, ...)
   return ops.reshape(x, type(to) == "table" and to or { ... })
 end
 
+-- A method that tensors do not have.
+setmetatable(core.methods, { __index = function(_, k)
+  core.fail(("a tensor has no method '%s'%s"):format(tostring(k), util.meant(k, util.names(core.methods))))
+end })
+
 -- ---- what a script declares ----
 
-for _, k in ipairs { "conv", "upconv", "linear", "bn", "inorm", "flatten", "seq", "skip", "residual", "times" } do
-  names[k] = layer[k]
-end
+local layers = { "conv", "upconv", "linear", "bn", "inorm", "flatten", "seq", "skip", "residual", "times" }
+for _, k in ipairs(layers) do names[k] = layer[k] end
 
 -- relu() is a layer, relu(x) a number crunched: what has both meanings chooses by its first argument.
 local function both(kind, make, run)
@@ -99,16 +110,28 @@ names.experiment, names.player, names.config = experiment.new, experiment.player
 for _, k in ipairs { "bce", "l1", "mse", "adversarial", "gradient_penalty" } do names[k] = loss[k] end
 for _, k in ipairs { "images", "mnist", "ring", "points_grid" } do names[k] = data[k] end
 for _, k in ipairs { "grid", "modes", "measure" } do names[k] = metric[k] end
-for _, k in ipairs { "curve", "bars", "strip" } do names[k] = function(t) t.kind = k return t end end
+for _, k in ipairs { "curve", "strip" } do
+  names[k] = function(t) return require("sumi.figure")[k](t) end   -- gnuplot's side is loaded only when a script names a figure
+end
 
 -- ---- plain Lua ----
 
 for _, k in ipairs { "assert", "error", "getmetatable", "ipairs", "next", "pairs", "pcall", "print", "rawequal", "rawget", "rawlen",
-  "rawset", "require", "select", "setmetatable", "tonumber", "tostring", "type", "xpcall", "math", "string", "table", "io",
+  "rawset", "select", "setmetatable", "tonumber", "tostring", "type", "xpcall", "math", "string", "table", "io",
   "os", "utf8", "debug", "coroutine", "load", "dofile", "collectgarbage" } do
   names[k] = _G[k]
 end
 names.sumi_version = core.version
+
+-- require, with a message that fits on a line.
+function names.require(name)
+  if package.loaded[name] == nil and not package.preload[name] and not package.searchpath(name, package.path)
+    and not package.searchpath(name, package.cpath) then
+    local file = name:gsub("%.", "/") .. ".lua"
+    core.fail(("require: there is no module '%s'; a module of a script is a file beside it, here %s"):format(name, file))
+  end
+  return require(name)
+end
 names.context = context
 
 local list = util.names(names)
@@ -119,6 +142,7 @@ for _, t in ipairs { names, core.methods } do
     if type(t[k]) == "function" then t[k] = core.entry(t[k]) end
   end
 end
+for _, k in ipairs(layers) do layer.makers[names[k]] = k end
 
 return setmetatable({}, {
   __index = function(_, k)

@@ -1,6 +1,7 @@
--- json.lua -- JSON that gives back what it was given: integers stay integers, doubles keep all 17 digits, NaN and
--- infinities are written as Python's json writes and reads them. Object keys are sorted, so equal tables have equal
--- texts. (lua-cjson keeps 14 digits and no order: good for showing, not for resuming to the same bits.)
+-- json.lua -- JSON that gives back what it was given: integers stay integers, doubles keep all 17 digits,
+-- NaN and infinities are written as Python's json writes and reads them. Object keys are sorted, so equal
+-- tables have equal texts. (lua-cjson keeps 14 digits and no order: good for showing, not for resuming to
+-- the same bits.)
 local M = {}
 
 local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r",

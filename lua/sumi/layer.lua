@@ -25,7 +25,7 @@ layer.shape_text = shape_text
 
 local function whole(what, v, least)
   local n = math.tointeger(tonumber(v))
-  if not n or n < least then core.fail(("%s wants a whole number of at least %d, got %s"):format(what, least, tostring(v))) end
+  if not n or n < least then core.fail(("%s must be a whole number of at least %d, not %s"):format(what, least, util.show(v))) end
   return n
 end
 
@@ -38,12 +38,10 @@ end
 
 -- ---- convolutions ----
 
-local conv_options = { "pad", "bias", "edge", "groups", "dilation" }
-
-local function edge_of(what, edge)
-  if edge == nil or edge == "zero" or edge == "reflect" then return edge or "zero" end
-  core.fail(("%s: edge is \"zero\" or \"reflect\", got '%s'"):format(what, tostring(edge)))
-end
+local edge = { type = "string", choices = { "zero", "reflect" } }
+local count = { type = "integer", min = 1, default = 1 }
+local conv_options = { pad = { type = "integer", min = 0 }, bias = "boolean", edge = edge, groups = count, dilation = count }
+local upconv_options = { pad = { type = "integer", min = 0 }, bias = "boolean", out_pad = { type = "integer", min = 0 } }
 
 local function build_conv(self, b, s)
   local h, w, c = image_in(self, s)
@@ -70,11 +68,11 @@ end
 -- norm follows in the same seq (which would cancel it), else it has one.
 function layer.conv(out, k, stride, opt)
   if type(stride) == "table" then stride, opt = 1, stride end
-  opt = util.strict(opt or {}, conv_options, "conv")
+  opt = util.options(opt, conv_options, "conv")
   out, k, stride = whole("conv: outputs", out, 1), whole("conv: kernel", k, 1), whole("conv: stride", stride or 1, 1)
   local text = ("conv(%d, %d, %d)"):format(out, k, stride)
   return make("conv", text, { out = out, k = k, stride = stride, pad = opt.pad or (k - 1) // 2, bias = opt.bias,
-    edge = edge_of("conv", opt.edge), groups = opt.groups or 1, dilation = opt.dilation or 1, has_bias = true, build = build_conv,
+    edge = opt.edge or "zero", groups = opt.groups, dilation = opt.dilation, has_bias = true, build = build_conv,
     run = function(self, x) return ops.conv(x, self.weight, self.b, self.options) end })
 end
 
@@ -94,7 +92,7 @@ end
 -- upconv(out, k, stride, {pad =, bias =, out_pad =}): transposed convolution. Without `pad` the image grows by exactly `stride`.
 function layer.upconv(out, k, stride, opt)
   if type(stride) == "table" then stride, opt = 1, stride end
-  opt = util.strict(opt or {}, { "pad", "bias", "out_pad" }, "upconv")
+  opt = util.options(opt, upconv_options, "upconv")
   out, k, stride = whole("upconv: outputs", out, 1), whole("upconv: kernel", k, 1), whole("upconv: stride", stride or 1, 1)
   local pad = opt.pad or (k - 1) // 2
   local out_pad = opt.out_pad or (opt.pad and 0 or math.max(0, stride - k + 2 * pad))
@@ -105,7 +103,7 @@ end
 
 -- linear(out, {bias = true}): y = x W' + b on {c}; images are flattened first.
 function layer.linear(out, opt)
-  opt = util.strict(opt or {}, { "bias" }, "linear")
+  opt = util.options(opt, { bias = "boolean" }, "linear")
   out = whole("linear: outputs", out, 1)
   return make("linear", ("linear(%d)"):format(out), { out = out, bias = opt.bias, has_bias = true,
     build = function(self, b, s)
@@ -157,7 +155,8 @@ local function run_norm(self, x, residual)
 end
 
 local function norm(kind, over, opt, affine)
-  opt = util.strict(opt or {}, { "eps", "momentum", "affine" }, kind)
+  opt = util.options(opt, { eps = { type = "number", min = 0 }, momentum = { type = "number", min = 0, max = 1 }, affine = "boolean" },
+    kind)
   if opt.affine ~= nil then affine = opt.affine end
   local eps = opt.eps or 1e-5
   return make(kind, kind .. "()", { over = over, affine = affine, eps = eps, momentum = opt.momentum or 0.1, is_norm = true,
@@ -184,6 +183,7 @@ end
 function layer.relu() return activation("relu", "relu()", function(_, x) return ops.lrelu(x, 0) end, "relu", 0) end
 function layer.lrelu(slope)
   slope = slope or 0.2
+  if type(slope) ~= "number" then core.fail("lrelu: the slope is a number, lrelu(0.2); got " .. util.show(slope)) end
   return activation("lrelu", ("lrelu(%g)"):format(slope), function(_, x) return ops.lrelu(x, slope) end, "lrelu", slope)
 end
 function layer.tanh() return activation("tanh", "tanh()", function(_, x) return ops.tanh(x) end) end
@@ -192,7 +192,7 @@ function layer.sigmoid() return activation("sigmoid", "sigmoid()", function(_, x
 -- dropout(p): off in eval mode only.
 function layer.dropout(p)
   p = p or 0.5
-  if type(p) ~= "number" or p < 0 or p >= 1 then core.fail(("dropout: p lies in [0,1), got %s"):format(tostring(p))) end
+  if type(p) ~= "number" or p < 0 or p >= 1 then core.fail(("dropout: p lies in [0,1), got %s"):format(util.show(p))) end
   return make("dropout", ("dropout(%g)"):format(p), { build = same, run = function(_, x)
     if context.mode == "eval" then return x end
     return core.dropout(x, p)
@@ -211,6 +211,8 @@ end
 
 function layer.reshape(...)
   local to = { ... }
+  for k, d in ipairs(to) do to[k] = whole("reshape: axis " .. k, d, 1) end
+  if #to ~= 1 and #to ~= 3 then core.fail(("reshape: makes {h, w, c} or {c} of each example; got %d numbers"):format(#to)) end
   return make("reshape", "reshape(" .. table.concat(to, ", ") .. ")", {
     build = function(self, _, s)
       local a, b = 1, 1
@@ -224,26 +226,28 @@ end
 
 -- pad(n, {edge = "reflect"}): n pixels on each side.
 function layer.pad(n, opt)
-  opt = util.strict(opt or {}, { "edge" }, "pad")
-  local edge = edge_of("pad", opt.edge or "reflect")
+  local how = util.options(opt, { edge = edge }, "pad").edge or "reflect"
+  n = whole("pad: pixels", n, 0)
   return make("pad", ("pad(%d)"):format(n), {
     build = function(self, _, s)
       local h, w, c = image_in(self, s)
+      if how == "reflect" and (n >= h or n >= w) then
+        unfit(self, "reflecting %d pixels needs more than %d of them, its input has %dx%d", n, n, h, w)
+      end
       return { h + 2 * n, w + 2 * n, c }
     end,
-    run = function(_, x) return ops.pad(x, n, edge) end })
+    run = function(_, x) return ops.pad(x, n, how) end })
 end
 
 -- A Lua function is a layer: it is tried once on zeros to learn what comes out.
 local function from_function(f)
   return make("function", "function", { user = true,
-    build = function(self, _, s)
+    build = function(_, _, s)
       local was = core.recording(false)
       local y = f(core.full(0, { 2, table.unpack(s) }))
       core.recording(was)
       if not core.is_tensor(y) then
-        self.at = core.where(f)
-        unfit(self, "a function in a net must return a tensor, this one returned %s", core.show(y))
+        core.fail_at(core.where(f), "a function in a net must return a tensor, this one returned " .. util.show(y))
       end
       local out = y:shape()
       table.remove(out, 1)
@@ -254,21 +258,29 @@ end
 
 -- ---- layers of layers ----
 
+layer.makers = {}                        -- function of the script's world -> its name: conv stands in for a forgotten conv(...)
+
 local function as_layer(v, where)
   if layer.is(v) then return v end
+  local name = layer.makers[v]
+  if name then core.fail(("%s: %s makes a layer when it is called: %s(...)"):format(where, name, name)) end
   if type(v) == "function" then return from_function(v) end
   if type(v) == "table" and getmetatable(v) == nil then return layer.seq(v) end
-  core.fail(("%s: a layer or a function is wanted, got %s"):format(where, type(v)))
+  core.fail(("%s: a layer or a function is wanted, got %s"):format(where, util.show(v)))
 end
 
 -- Entries that are false are left out, so that `cond and bn()` reads well.
 local function entries(list, where)
+  if type(list) ~= "table" or layer.is(list) then
+    core.fail(("%s: wants a list of layers, %s { ... }; got %s"):format(where, where, util.show(list)))
+  end
   local out, last = {}, 0
   for k in next, list do
-    if math.type(k) == "integer" and k > last then last = k end
+    if math.type(k) ~= "integer" then core.fail(("%s: holds layers, '%s' is none of its options"):format(where, tostring(k))) end
+    if k > last then last = k end
   end
   for k = 1, last do
-    if list[k] then out[#out + 1] = as_layer(list[k], where) end
+    if list[k] then out[#out + 1] = as_layer(list[k], ("%s: entry %d"):format(where, k)) end
   end
   return out
 end
@@ -313,19 +325,22 @@ local function run_seq(self, x, residual)
   return x
 end
 
-function layer.seq(list)
-  return make("seq", "seq", { list = entries(list, "seq"), build = build_seq, run = run_seq })
+function layer.seq(list, where)
+  return make("seq", "seq", { list = entries(list, where or "seq"), build = build_seq, run = run_seq })
 end
 
 -- times(n, f): n layers made by f(i).
 function layer.times(n, f)
+  n = whole("times: the count", n, 0)
+  if type(f) ~= "function" then core.fail("times: times(n, f) wants a function that makes a layer; got " .. util.show(f)) end
   local list = {}
-  for k = 1, n do list[k] = f(k) end
-  return layer.seq(list)
+  for k = 1, n do list[k] = f(k) or false end
+  return layer.seq(list, "times")
 end
 
 -- skip(l): the input and what l makes of it, joined along the channels (U-Net).
 function layer.skip(l)
+  if not l then core.fail "skip: wants a layer, skip(seq { ... })" end
   local inner = as_layer(l, "skip")
   return make("skip", "skip", { list = { inner },
     build = function(self, b, s)
@@ -352,7 +367,7 @@ end
 
 -- residual{...}: x + f(x). A norm at the end of f adds x in its own kernel.
 function layer.residual(list)
-  local inner = layer.seq(list)
+  local inner = layer.seq(list, "residual")
   return make("residual", "residual", { list = { inner },
     build = function(self, b, s)
       local out = b:child(1, inner, s)

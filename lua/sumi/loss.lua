@@ -6,15 +6,19 @@ local ops = core.ops
 local loss = {}
 
 -- An op of (x, target) where the target is a tensor or a number.
-local function with_target(op)
+local function with_target(op, what)
   return function(x, target)
+    if not core.is_tensor(x) then core.fail(("%s: wants a tensor first, got %s"):format(what, util.show(x))) end
     if core.is_tensor(target) then return op(x, target) end
+    if type(target) ~= "number" then
+      core.fail(("%s: the target is a tensor or a number, %s(x, 1); got %s"):format(what, what, util.show(target)))
+    end
     return op(x, nil, target)
   end
 end
 
 -- bce(logits, target): binary cross entropy of logits, mean. l1, mse: mean absolute and squared difference.
-loss.bce, loss.l1, loss.mse = with_target(ops.bce), with_target(ops.l1), with_target(ops.mse)
+for _, k in ipairs { "bce", "l1", "mse" } do loss[k] = with_target(ops[k], k) end
 
 local function mean(x) return ops.sum(x) * (1 / x:size()) end
 loss.mean = mean
@@ -33,16 +37,23 @@ local games = {
   wgan = { d = function(r, f) return mean(f) - mean(r) end, g = function(f) return -mean(f) end },
 }
 
+for _, k in ipairs { "bce", "lsgan", "hinge", "wgan" } do
+  games[k].d, games[k].g = core.entry(games[k].d), core.entry(games[k].g)
+end
+
 -- adversarial(kind): kind is "bce", "lsgan", "hinge" or "wgan".
 function loss.adversarial(kind)
   local names = { "bce", "hinge", "lsgan", "wgan" }
   if games[kind] then return games[kind] end
-  core.fail(("adversarial: there is no game '%s'%s   games: %s"):format(tostring(kind),
+  core.fail(("adversarial: there is no game %s%s   games: %s"):format(util.show(kind),
     util.meant(tostring(kind), names), table.concat(names, " ")))
 end
 
 -- gradient_penalty(D, real, fake): mean((|grad D(x)| - 1)^2) at points between real and fake (Gulrajani et al. 2017, eq. 3).
 function loss.gradient_penalty(D, real, fake)
+  for _, x in ipairs { real or false, fake or false } do
+    if not core.is_tensor(x) then core.fail("gradient_penalty: gradient_penalty(D, real, fake) wants two tensors, got " .. util.show(x)) end
+  end
   local shape = real:shape()
   local one = { shape[1] }
   for k = 2, #shape do one[k] = 1 end

@@ -9,11 +9,12 @@ local memory = {}
 
 local Pool = {}
 Pool.__index = Pool
+Pool.__name = "sumi.pool"
 
 -- pool(n): a function of a batch of fakes that returns as many, each either itself or, with probability 1/2, an older one that it
 -- replaces; the first n are stored and returned (Shrivastava et al. 2017; junyanz's CycleGAN). pool(0) returns its argument.
 function memory.pool(n)
-  if math.type(n) ~= "integer" or n < 0 then core.fail("pool: wants a number of images, at least 0; got " .. tostring(n)) end
+  if math.type(n) ~= "integer" or n < 0 then core.fail("pool: wants a number of images, at least 0; got " .. util.show(n)) end
   local self = setmetatable({ size = n, count = 0 }, Pool)
   context.pools[#context.pools + 1] = self
   return self
@@ -25,7 +26,8 @@ function Pool:reserve(shape)
   return self.images
 end
 
-function Pool:__call(x)
+Pool.__call = core.entry(function(self, x)
+  if not core.is_tensor(x) then core.fail("pool: wants a batch of pictures, a tensor; got " .. util.show(x)) end
   x = x:detach()
   if self.size == 0 or context.mode ~= "train" then return x end
   local store = self.images or self:reserve(x:shape())
@@ -45,7 +47,7 @@ function Pool:__call(x)
     end
   end
   return out
-end
+end)
 
 -- ---- average of weights ----
 
@@ -54,8 +56,10 @@ function memory.average(spec)
   local net = require "sumi.net"
   util.strict(spec, { "decay" }, "average", true)
   local source, decay = spec[1], spec.decay or 0.999
-  if not net.is(source) then core.fail("average: average{net, decay = 0.999} wants a net first") end
-  if type(decay) ~= "number" or decay < 0 or decay >= 1 then core.fail("average: decay lies in [0,1), got " .. tostring(decay)) end
+  if not net.is(source) then core.fail("average: wants a net first, average{net, decay = 0.999}; got " .. util.show(source)) end
+  if type(decay) ~= "number" or decay < 0 or decay >= 1 then
+    core.fail("average: decay lies in [0,1), got " .. util.show(decay))
+  end
   local copy = source:twin()
   context.averages[#context.averages + 1] = { source = source, copy = copy, decay = decay }
   return copy

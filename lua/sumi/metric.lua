@@ -9,6 +9,7 @@ local ops = core.ops
 local metric = {}
 local Metric = {}
 Metric.__index = Metric
+Metric.__name = "sumi.metric"
 
 function metric.is(v) return getmetatable(v) == Metric end
 
@@ -16,8 +17,9 @@ local function make(kind, spec, names, fields)
   util.strict(spec, names, kind, true)
   local every = spec.every or fields.every or 500
   if every ~= "epoch" and (math.type(every) ~= "integer" or every < 1) then
-    core.fail(('%s: every is a number of steps or "epoch"'):format(kind))
+    core.fail(('%s: every is a number of steps or "epoch", got %s'):format(kind, util.show(every)))
   end
+  fields.at = core.where()
   fields.kind, fields.every, fields.spec = kind, every, spec
   return setmetatable(fields, Metric)
 end
@@ -93,7 +95,7 @@ local function grid_run(self, game, step)
     local fields = self.fields or default_fields(made[1])
     for _, f in ipairs(fields) do
       if not is_picture(made[1][f]) then
-        core.fail(("grid: x.%s is no picture; forward makes pictures [n,h,w,1 or 3] that have a name in x"):format(f))
+        core.fail(("grid: x.%s is %s, no picture; pictures are [n,h,w,1] or [n,h,w,3]"):format(f, util.show(made[1][f])))
       end
     end
     local tiles, count = rows_of(made, fields, self.n)
@@ -110,7 +112,9 @@ end
 -- fields stand side by side, one row for each example.
 function metric.grid(spec)
   local fields
+  if type(spec) ~= "table" then core.fail('grid: wants fields of x, grid { "fake", every = 500 }; got ' .. util.show(spec)) end
   for k, f in ipairs(spec) do
+    if type(f) ~= "string" then core.fail("grid: fields of x are named by strings, got " .. util.show(f)) end
     fields = fields or {}
     fields[k] = f
   end
@@ -146,7 +150,7 @@ end
 function metric.modes(spec)
   return make("modes", spec, { "every", "samples" }, {
     start = function(_, game)
-      if not game.data.modes then core.fail("modes: only toys have modes to count: ring{...} or points_grid{...}") end
+      if not game.data.modes then core.fail("modes: only ring{...} and points_grid{...} have modes to count") end
     end,
     run = function(_, game)
       local covered, good
@@ -166,13 +170,16 @@ end
 
 -- measure{"name", function(game, step) return number end, every = 500, better = "lower"}: a number of the script's own.
 function metric.measure(spec)
-  if type(spec[1]) ~= "string" or type(spec[2]) ~= "function" then
+  if type(spec) ~= "table" or type(spec[1]) ~= "string" or type(spec[2]) ~= "function" then
     core.fail('measure: measure{"name", function(game, step) return number end}')
   end
   return make("measure", spec, { "every", "better" }, { run = function(_, game, step)
     local v
     metric.quietly(function() v = spec[2](game, step) end)
     if core.is_tensor(v) then v = v:item() end
+    if type(v) ~= "number" then
+      core.fail_at(core.where(spec[2]), ("measure %s: its function must return a number, it returned %s"):format(spec[1], util.show(v)))
+    end
     return { { spec[1], v, spec.better or "lower" } }
   end })
 end

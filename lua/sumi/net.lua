@@ -14,7 +14,10 @@ function net.is(v) return getmetatable(v) == Net end
 -- ---- initial weights ----
 
 -- normal(std): weights N(0, std), norm gains N(1, std), biases 0 (Radford et al. 2015, and what pix2pix and CycleGAN use).
-function net.normal(std) return { kind = "normal", std = std or 0.02 } end
+function net.normal(std)
+  if std ~= nil and type(std) ~= "number" then core.fail("normal: wants the deviation of the weights, normal(0.02); got " .. util.show(std)) end
+  return { kind = "normal", std = std or 0.02 }
+end
 
 local default_init = { kind = "uniform" }   -- PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases
 
@@ -62,11 +65,12 @@ end
 -- Build layer l as entry k of the current one; notes a row for print(net).
 function Builder:child(k, l, s)
   if l.built then
-    core.fail(("%s stands twice in a net; make a second one (a function that returns the layer)"):format(l.text))
+    core.fail_at(l.at, ("%s: this layer stands in a net twice (before as %s); make a second one, e.g. by a function that returns it")
+      :format(l.text, l.built))
   end
-  l.built = true
   local path = self.path
   self.path = (self.prefix[#self.prefix] or "") .. k .. "/" .. l.kind
+  l.built = self.path
   self.prefix[#self.prefix + 1] = (self.prefix[#self.prefix] or "") .. k .. "/"
   if l.has_bias and l.bias == nil then l.bias = true end
   local before, row = self.count, { text = l.text, depth = #self.prefix }
@@ -86,10 +90,16 @@ end
 local function input_shape(spec)
   local s = spec.input
   if type(s) == "number" then s = { s } end
-  if type(s) ~= "table" or (#s ~= 1 and #s ~= 3) then
-    core.fail("net: input = {h, w, c} or {c} says what one example is")
+  local fits, out = type(s) == "table" and (#s == 1 or #s == 3), {}
+  for k = 1, fits and #s or 0 do
+    out[k] = math.tointeger(s[k])
+    fits = fits and out[k] and out[k] >= 1
   end
-  return s
+  if not fits then
+    core.fail(("net: input = {h, w, c} or {c} says what one example is, in whole numbers; got %s"):format(
+      util.show(s)))
+  end
+  return out
 end
 
 -- net{ ["name",] input = {h, w, c}, init = normal(0.02), layers... } -> a function of a batch
@@ -102,9 +112,12 @@ function net.new(spec)
   for k in next, spec do            -- holes: entries that were false or nil
     if math.type(k) == "integer" and k > #spec then list[k] = spec[k] end
   end
-  local self = setmetatable({ params = {}, buffers = {}, macs = 0, name = name, spec_name = name }, Net)
-  local body = layer.seq(list)
-  if #body.list == 0 then core.fail("net: no layers") end
+  local self = setmetatable({ params = {}, buffers = {}, macs = 0, name = name, spec_name = name, at = core.where() }, Net)
+  local body = layer.seq(list, "net")
+  if #body.list == 0 then core.fail("net: has no layers") end
+  if spec.init ~= nil and type(spec.init) ~= "table" then
+    core.fail("net: init = normal(0.02) says how weights are drawn; got " .. util.show(spec.init))
+  end
   local b = setmetatable({ net = self, init = spec.init or default_init, path = "", prefix = {}, count = 0, macs = 0, rows = {} },
     Builder)
   self.input = input_shape(spec)
@@ -118,24 +131,24 @@ local function describe(shape) return "{n, " .. table.concat(shape, ", ") .. "}"
 
 local function check_input(self, x)
   if not core.is_tensor(x) then
-    core.fail(("net %s: a tensor %s is wanted, got %s"):format(self.name or "", describe(self.input), type(x)))
+    core.fail(("net %s: wants a tensor %s, got %s"):format(self.name or "", describe(self.input), util.show(x)))
   end
   local s, ok = x:shape(), true
   ok = #s == #self.input + 1
   for k, d in ipairs(self.input) do ok = ok and s[k + 1] == d end
   if ok then return end
   table.remove(s, 1)
-  core.fail(("net %s: wants %s, the input is %s%s"):format(self.name or "", describe(self.input), describe(s),
+  core.fail(("net %s: wants %s, its input is %s%s"):format(self.name or "", describe(self.input), describe(s),
     x:name() and (" (" .. x:name() .. ")") or ""))
 end
 
-function Net:__call(x)
+Net.__call = core.entry(function(self, x)
   check_input(self, x)
   core.enter()
   local y = self.body:run(x)
   core.leave()
   return y
-end
+end)
 
 -- All numbers that a checkpoint must hold: parameters, then buffers, in order of building.
 function Net:state()

@@ -7,12 +7,19 @@ local ops = core.ops
 local optim = {}
 local Spec = {}
 Spec.__index = Spec
+Spec.__name = "sumi.optimiser"
 
 function optim.is(v) return getmetatable(v) == Spec end
 
-local function spec(kind, t, names)
-  util.strict(t, names, kind, true)
-  local lr = t[1] or t.lr
+local unit = { type = "number", min = 0, max = 1 }
+local positive = { type = "number", min = 0 }
+local options = {
+  adam = { "any", lr = "any", beta1 = unit, beta2 = unit, eps = positive, weight_decay = positive, eps_hat = "boolean" },
+  sgd = { "any", lr = "any", momentum = positive, nesterov = "boolean", weight_decay = positive } }
+
+local function spec(kind, t)
+  t = util.options(t, options[kind], kind)
+  local lr = t[1] == nil and t.lr or t[1]
   t.lr = schedule.check(lr == nil and optim.rates[kind] or lr, kind .. ": the learning rate")
   t.kind = kind
   return setmetatable(t, Spec)
@@ -21,10 +28,10 @@ optim.rates = { adam = 1e-3, sgd = 1e-2 }
 
 -- adam{lr, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, eps_hat = false}: Kingma and Ba 2015. eps is added behind the bias
 -- correction as in PyTorch; eps_hat = true adds it before, as Torch7 and TensorFlow do.
-function optim.adam(t) return spec("adam", t, { "lr", "beta1", "beta2", "eps", "weight_decay", "eps_hat" }) end
+function optim.adam(t) return spec("adam", t) end
 
 -- sgd{lr, momentum = 0, nesterov = false, weight_decay = 0}
-function optim.sgd(t) return spec("sgd", t, { "lr", "momentum", "nesterov", "weight_decay" }) end
+function optim.sgd(t) return spec("sgd", t) end
 
 local slots = { adam = { "m", "v" }, sgd = { "momentum" } }
 

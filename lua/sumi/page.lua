@@ -123,7 +123,7 @@ local function spark(list, metric)
   local d = {}
   for i, v in ipairs(values) do
     if stat.finite(v) then
-      local y = hi > lo and 15 - 14 * (v - lo) / (hi - lo) or 8
+      local y = hi - lo > 1e-9 * math.abs(hi) and 15 - 14 * (v - lo) / (hi - lo) or 8
       d[#d + 1] = ("%s%.1f,%.1f"):format(#d == 0 and "M" or "L", (i - 1) * 70 / math.max(1, #values - 1) + 1, y)
     end
   end
@@ -286,15 +286,16 @@ local function runs(b, model, out)
   b.raw "</section>"
 end
 
--- Runs that did not end well, with the last lines of their logs.
+-- Runs that did not end well, with their reasons and the last lines of their logs.
 function page.troubles(b, model)
   for _, run in ipairs(model.runs) do
     if run.state == "failed" or run.state == "diverged" or run.state == "lost" then
       local lines = {}
       for line in (core.read_file(run.dir .. "/log.txt") or ""):gmatch "[^\n]+" do lines[#lines + 1] = line end
-      b.add("<details open><summary>%s / seed %s %s%s</summary>", tostring(run.variant), seed_text(run.seed),
-        run.state, run.reason and ": " .. tostring(run.reason) or "")
-      b.add("<pre>%s</pre></details>", table.concat(lines, "\n", math.max(1, #lines - 11)))
+      local why = run.reason and run.reason ~= "" and ": " .. tostring(run.reason) or ""
+      b.add('<p><span class="state %s">%s</span> %s / seed %s%s</p>', run.state, run.state, tostring(run.variant),
+        seed_text(run.seed), why)
+      if #lines > 0 then b.add("<pre>%s</pre>", table.concat(lines, "\n", math.max(1, #lines - 11))) end
     end
   end
 end

@@ -97,6 +97,7 @@ assets.js = [[
     var steps = Array.from(new Set($$('.frame', section).map(function (f) { return +f.dataset.step; })));
     steps.sort(function (a, b) { return a - b; });
     var range = document.getElementById('step'), out = document.getElementById('at'), timer = null;
+    if (steps.length < 2) range.parentNode.style.display = 'none';
     range.max = steps.length - 1;
     range.value = range.max;
     var show = function () {

@@ -103,8 +103,8 @@ local function picture(b, f, alt, target)
 end
 
 local function viewer(b, v, out, model, target)
-  local name = v.tag
-  if #model.runs > 1 then name = ("%s · %s · seed %s"):format(v.tag, v.variant, seed_text(v.run.seed)) end
+  local name = v.tag:gsub("%-", " | ")                     -- "a-ab-b-ba" is a grid of these columns
+  if #model.runs > 1 then name = ("%s · %s · seed %s"):format(name, v.variant, seed_text(v.run.seed)) end
   b.raw '<figure class="viewer">'
   b.add("<h3>%s</h3>", name)
   b.raw '<div class="frames">'
@@ -125,7 +125,7 @@ function samples.section(b, model, viewers, left_out, out)
   b.raw '<input id="step" type="range" min="0" value="0" aria-label="Step of the samples">'
   b.raw '<output id="at"></output>'
   b.raw '<button id="all" type="button">All steps</button></div>\n<div class="samples">'
-  for _, v in ipairs(viewers) do viewer(b, v, out, model, #viewers <= 2 and 520 or 340) end
+  for _, v in ipairs(viewers) do viewer(b, v, out, model, #viewers <= 2 and 560 or 360) end
   b.raw "</div>"
   b.add('<p class="note">The same noise or the same inputs at every step.%s</p></section>',
     left_out and " Not every step or seed is shown here; all are in the runs' samples folders." or "")

@@ -79,21 +79,22 @@ local function group(runs)
   return variants, one and runs[1].experiment or nil
 end
 
--- Loss terms first (in the order of the first run that has them), then the other metrics.
+-- Loss terms first (in the order of the first run that has them), then the other metrics, then learning rates.
 local function metric_names(variants)
-  local seen, losses, others = {}, {}, {}
+  local seen, losses, others, rates = {}, {}, {}, {}
   for _, v in ipairs(variants) do
     for _, run in ipairs(v.runs) do
       for _, name in ipairs(run.names) do
         if not seen[name] then
           seen[name] = true
-          local list = name:find "^loss/" and losses or others
+          local list = name:find "^loss/" and losses or name:find "^rate/" and rates or others
           list[#list + 1] = name
         end
       end
     end
   end
-  return table.move(others, 1, #others, #losses + 1, losses)
+  table.move(others, 1, #others, #losses + 1, losses)
+  return table.move(rates, 1, #rates, #losses + 1, losses)
 end
 
 -- Seconds that a run has trained: the clock of its last recorded number.

@@ -30,7 +30,7 @@ end
 local function headline(run, most)
   local out, players = {}, {}
   for _, name in ipairs(run.names) do
-    if not name:find "^loss/" then out[#out + 1] = name end
+    if not name:find "^loss/" and not name:find "^rate/" then out[#out + 1] = name end
   end
   for _, name in ipairs(run.names) do
     local player = name:match "^loss/([^/]+)"
@@ -183,7 +183,7 @@ local function print_metrics(run)
   local rows = { { "metric", "last", "mean", "best", "at step", "" } }
   for _, name in ipairs(run.names) do
     local s, series = run.summary[name] or {}, run.series(name)
-    local judged = not name:find "^loss/"
+    local judged = not name:find "^loss/" and not name:find "^rate/"
     rows[#rows + 1] = { name, term.number(s.last), term.number(s.mean), judged and term.number(s.best) or "",
                         judged and s.best_step and ("%d"):format(s.best_step) or "",
                         series and term.spark(series.value, 24) or "" }

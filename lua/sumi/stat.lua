@@ -43,10 +43,20 @@ local function decimals(x, figures)
   return math.max(0, figures - 1 - math.floor(math.log(math.abs(x), 10) + 1e-12))
 end
 
+-- The same for very small and very large numbers: "(2.00 ± 0.13)e-4".
+local function scaled_text(s, one_seed)
+  local power = math.floor(math.log(math.abs(s.mean), 10) + 1e-12)
+  local by = 10.0 ^ power
+  local t = stat.text { n = s.n, mean = s.mean / by, half = s.half and s.half / by, lo = s.lo / by, hi = s.hi / by }
+  return (s.n == 1 and "%se%d%s" or "(%s)e%d%s"):format(t, power, s.n == 1 and one_seed or "")
+end
+
 -- Text of an interval: "0.612 ± 0.031" (two significant digits of the half-width), "0.61 / 0.64", "0.612 (1
 -- seed)". one_seed: what to append when n = 1.
 function stat.text(s, one_seed)
   if not s then return "–" end
+  local size = math.abs(s.mean)
+  if size ~= 0 and (size < 1e-3 or size >= 1e6) then return scaled_text(s, one_seed) end
   if s.n >= 3 then
     local d = decimals(s.half, 2)
     if s.half == 0 then d = decimals(s.mean, 3) end

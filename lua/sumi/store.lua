@@ -1,8 +1,9 @@
--- store.lua -- the run store: results/EXPERIMENT/VARIANT/seed-N/ and what is in it. Creating and reopening runs, finding
--- them, their checkpoints. A run being written is in store_write.lua, reading one in store_read.lua.
---     run.h5        everything so far but the journal's rows: complete at any moment, replaced whole (h5ls -r run.h5)
+-- store.lua -- the run store: results/EXPERIMENT/VARIANT/seed-N/ and what is in it. Creating and reopening
+-- runs, finding them, their checkpoints. A run being written is in store_write.lua, reading one in
+-- store_read.lua.
+--     run.h5        everything so far but the journal's rows: complete at any moment, replaced whole
 --     journal.tsv   step, seconds, metric, value: what run.h5 lacks yet
---     status.json   state, step, host, pid: the heartbeat        claim   who owns the directory, locked while it lives
+--     status.json   state, step, host, pid: the heartbeat        claim   who owns it, locked while it lives
 --     samples/      pictures        ckpt/step-N.h5  checkpoints behind a digest        log.txt  what was printed
 local core = require "sumi.core"
 local json = require "sumi.json"
@@ -13,8 +14,8 @@ local M = { version = reader.version }
 
 ---- identity ----
 
--- What makes two runs repetitions of one another: code, settings but for the seed, data, precision. Each part is
--- preceded by its length, so that no two lists of parts read the same.
+-- What makes two runs repetitions of one another: code, settings but for the seed, data, precision. Each
+-- part is preceded by its length, so that no two lists of parts read the same.
 function M.identity(o)
   local parts = {}
   local function add(s)
@@ -88,12 +89,12 @@ local function refuse(dir, o, id)
   local run = reader.read(dir)
   if run.state == "running" then core.claim_take(dir .. "/claim", beat_age(dir)):drop() end
   if run.id and run.id ~= id then
-    core.fail(2, ("%s holds another run (%s)\n  try  --variant NAME to keep both, or --fresh to start over"):format(dir,
-      differences(run.config, o.config or {})))
+    core.fail(2, ("%s holds another run (%s)\n  try  --variant NAME to keep both, or --fresh to start over"):format(
+      dir, differences(run.config, o.config or {})))
   end
   if run.state == "done" then
-    core.fail(2, ("%s is finished (%d steps)\n  try  --seed N for a repetition, or --fresh to start over"):format(dir,
-      run.step or 0))
+    core.fail(2, ("%s is finished (%d steps)\n  try  --seed N for a repetition, or --fresh to start over"):format(
+      dir, run.step or 0))
   end
   core.fail(2, ("%s is there already (%s at step %d)\n  try  sumi resume %s, or --fresh to start over"):format(dir,
     run.state, run.step or 0, dir))
@@ -111,8 +112,8 @@ local function move_aside(dir)
 end
 
 -- store.create{results=, experiment=, variant=, seed=, config={{name, value}...}, code={{name=, text=}...},
---   data={{path=, bytes=, sha256=}...}, data_options=, provenance={{name, value}...}, precision=, device=, parent=,
---   steps=, fresh=} -> writer. Without a variant its name is the first 8 digits of its identity.
+--   data={{path=, bytes=, sha256=}...}, data_options=, provenance={{name, value}...}, precision=, device=,
+--   parent=, steps=, fresh=} -> writer. Without a variant its name is the first 8 digits of its identity.
 function M.create(o)
   local id = M.identity(o)
   local variant = o.variant or id:sub(1, 8)
@@ -144,8 +145,8 @@ function M.started(run, owned, device)
   error(err, 0)
 end
 
--- store.reopen(dir [, {device=, steps=}]) -> writer that goes on: rows of the journal are sealed, leftovers of the dead
--- owner removed. Call run:newest() and then run:rewind(step) before training on.
+-- store.reopen(dir [, {device=, steps=}]) -> writer that goes on: rows of the journal are sealed, leftovers
+-- of the dead owner removed. Call run:newest() and then run:rewind(step) before training on.
 function M.reopen(dir, o)
   dir = dir:gsub("(.)/+$", "%1")
   if not reader.is_run(dir) then core.fail(4, dir .. ": no run here (there is no run.h5)") end
@@ -194,8 +195,8 @@ function M.checkpoints(dir)
   return list
 end
 
--- store.newest(dir) -> the newest good checkpoint or nil, messages about damaged ones. Changes nothing: run:newest() of
--- a writer also sets the damaged ones aside.
+-- store.newest(dir) -> the newest good checkpoint or nil, messages about damaged ones. Changes nothing:
+-- run:newest() of a writer also sets the damaged ones aside.
 function M.newest(dir)
   local messages = {}
   for _, c in ipairs(writer.list(dir)) do
@@ -276,8 +277,9 @@ local function nothing(results, all, pattern)
   core.fail(4, ("no run matches '%s'; in %s there are\n%s"):format(pattern, results, table.concat(rel, "\n")))
 end
 
--- store.find(results, pattern) -> sorted run directories: a path, an id prefix of at least 4 digits, @last, a glob or a
--- folder ("rings/*", "rings"); nil or "" means all. Exit code 4 when nothing matches (but not for all).
+-- store.find(results, pattern) -> sorted run directories: a path, an id prefix of at least 4 digits, @last,
+-- a glob or a folder ("rings/*", "rings"); nil or "" means all. Exit code 4 when nothing matches (but not
+-- for all).
 function M.find(results, pattern)
   results = (results or "results"):gsub("(.)/+$", "%1")
   pattern = (pattern or ""):gsub("(.)/+$", "%1")
@@ -298,7 +300,8 @@ function M.find(results, pattern)
   return chosen
 end
 
--- store.read(dir) -> {dir, id, run_id, experiment, variant, seed, state, step, steps, created, ended, config, names,
+-- store.read(dir) -> {dir, id, run_id, experiment, variant, seed, state, step, steps, created, ended,
+-- config, names,
 --   series(name), summary[name], about[name], samples, events, segments, provenance, code, data, data_options, status}.
 M.read, M.state, M.status = reader.read, reader.state, reader.status
 

@@ -1,5 +1,5 @@
--- store_read.lua -- a run directory as a table: run.h5, then the rows of journal.tsv that are not sealed yet, then who
--- is alive. Writes nothing. (store.md sections 1 and 3 have the layout; writing is in store_write.lua.)
+-- store_read.lua -- a run directory as a table: run.h5, then the rows of journal.tsv that are not sealed
+-- yet, then who is alive. Writes nothing. (store.lua has the layout; writing is in store_write.lua.)
 local core = require "sumi.core"
 local json = require "sumi.json"
 
@@ -21,8 +21,8 @@ function M.status(dir)
   return nil
 end
 
--- The state is computed, never written back: what status.json says, unless it says "running". Then the lock of the
--- claim decides on this machine, and the heartbeat elsewhere.
+-- The state is computed, never written back: what status.json says, unless it says "running". Then the lock
+-- of the claim decides on this machine, and the heartbeat elsewhere.
 function M.state(dir, status)
   status = status or M.status(dir)
   local held, owner = core.claim_peek(dir .. "/claim")
@@ -30,6 +30,7 @@ function M.state(dir, status)
   if not status then return "unknown" end
   if status.state ~= "running" then return status.state end
   if held == "free" then return "lost" end
+  if owner.pid == 0 and status.boot == core.owner_self().boot then return "lost" end   -- a claim never written
   if type(status.updated) ~= "number" then return "unknown" end
   local age = core.time() - status.updated
   if age < M.stale then return "running" end
@@ -52,15 +53,15 @@ function M.open(dir)
   if format == M.format and version == M.version then return h end
   h:close()
   if format ~= M.format then
-    core.fail(1, ("%s: not a run of Sumi (its format is %s)"):format(path, format and "'" .. tostring(format) .. "'" or
-      "not given"))
+    core.fail(1, ("%s: not a run of Sumi (its format is %s)"):format(path,
+      format and "'" .. tostring(format) .. "'" or "not given"))
   end
-  core.fail(1, ("%s: format version %s, this Sumi reads and writes version %d; open it with the Sumi that wrote it. " ..
-    "The file was not touched"):format(path, tostring(version), M.version))
+  core.fail(1, ("%s: format version %s, this Sumi reads and writes version %d; open it with the Sumi " ..
+    "that wrote it. The file was not touched"):format(path, tostring(version), M.version))
 end
 
-local root_fields = { "id", "run_id", "experiment", "variant", "seed", "steps", "step", "created", "ended", "parent",
-  "device", "precision" }
+local root_fields = { "id", "run_id", "experiment", "variant", "seed", "steps", "step", "created", "ended",
+  "parent", "device", "precision" }
 
 -- The rows of a table as an array of {column = value}.
 local function rows_of(h, path)
@@ -139,7 +140,8 @@ local function read_sealed(rec, h)
     rec.names[#rec.names + 1] = name
     if row.rows > 0 then rec.summary[name] = row end
     local at = "/metrics/" .. name
-    rec.about[name] = { better = h:attr(at, "better"), unit = h:attr(at, "unit"), protocol = h:attr(at, "protocol") }
+    rec.about[name] = { better = h:attr(at, "better"), unit = h:attr(at, "unit"),
+      protocol = h:attr(at, "protocol") }
   end
 end
 
@@ -172,7 +174,8 @@ function M.summarise(rec, name)
   local better = about and about.better or "lower"
   local rows, last, best, best_step, mean = rec.journal:summary(name, better == "higher")
   if rows == 0 then return nil end
-  return { metric = name, rows = rows, last = last, best = best, best_step = best_step, mean = mean, better = better }
+  return { metric = name, rows = rows, last = last, best = best, best_step = best_step, mean = mean,
+    better = better }
 end
 
 -- The rows themselves: sealed ones, then the journal's.
@@ -192,7 +195,8 @@ end
 
 -- Everything, rows included: what a writer goes on from.
 function M.load(dir)
-  -- The journal first: rows that are sealed between the two reads are then seen twice and skipped, never missed.
+  -- The journal first: rows that are sealed between the two reads are then seen twice and skipped, never
+  -- missed.
   local tail = read_text(dir .. "/journal.tsv")
   local rec = { dir = dir }
   local h <close> = M.open(dir)
@@ -211,7 +215,8 @@ local function bare(dir)
   return empty
 end
 
--- See CONTRACT in store.lua. Rows of finished runs are read when first asked for, so that listing many runs is quick.
+-- See store.read. Rows of finished runs are read when first asked for, so that listing many runs
+-- is quick.
 function M.read(dir)
   dir = dir:gsub("(.)/+$", "%1")
   if not core.stat(dir .. "/run.h5") then
@@ -248,8 +253,8 @@ end
 
 ---- checkpoints ----
 
--- An opened checkpoint: {step=, meta=, names=, path=, into(name, tensor), spec(name) -> dtype, shape, bytes(name),
--- hash([names]) -> SHA-256 of names, types, shapes and bytes, close()}
+-- An opened checkpoint: {step=, meta=, names=, path=, into(name, tensor), spec(name) -> dtype, shape,
+-- bytes(name), hash([names]) -> SHA-256 of names, types, shapes and bytes, close()}
 function M.wrap(ckpt, path)
   local step, meta, names = ckpt:head()
   return { step = step, meta = json.decode(meta), names = names, path = path,

@@ -1,15 +1,17 @@
--- store_write.lua -- the writer of one run: journal, seals, status, checkpoints. Only the claim's owner has one.
+-- store_write.lua -- the writer of one run: journal, seals, status, checkpoints. Only the claim's owner has
+-- one.
 --
--- What must hold at every instruction (a kill may come at any): run.h5 is complete; journal.tsv has what it lacks; the
--- newest checkpoint that verifies is whole. So: seal = write run.h5, then empty the journal. rewind = seal what is
--- there, drop rows, seal again: a kill between leaves the one state or the other, and no dropped row can come back.
+-- What must hold at every instruction (a kill may come at any): run.h5 is complete; journal.tsv has what it
+-- lacks; the newest checkpoint that verifies is whole. So: seal = write run.h5, then empty the journal.
+-- rewind = seal what is there, drop rows, seal again: a kill between leaves the one state or the other, and
+-- no dropped row can come back.
 local core = require "sumi.core"
 local json = require "sumi.json"
 local reader = require "sumi.store_read"
 
 local M = {}
 
-M.seal_every = 60             -- seconds between automatic seals; longer when sealing takes more than 1/50 of the time
+M.seal_every = 60             -- seconds between automatic seals; more if sealing takes over 1/50 of the time
 M.beat_every = 30             -- seconds between heartbeats
 M.keep = 2                    -- checkpoints kept besides the best
 
@@ -90,7 +92,8 @@ local function put_metrics(img, run, squeeze)
     if about.unit then img:set(at, "unit", about.unit) end
     if about.protocol then img:set(at, "protocol", about.protocol) end
     rows[i] = reader.summarise(run, name) or
-      { metric = name, rows = 0, last = 0.0, best = 0.0, best_step = -1, mean = 0.0, better = about.better or "lower" }
+      { metric = name, rows = 0, last = 0.0, best = 0.0, best_step = -1, mean = 0.0,
+        better = about.better or "lower" }
   end
   img:table("/summary", "summary", { { "metric", "t" }, { "rows", "i" }, { "last", "r" }, { "best", "r" },
     { "best_step", "i" }, { "mean", "r" }, { "better", "t" } }, rows)
@@ -99,14 +102,15 @@ end
 local function put_tables(img, run)
   img:table("/samples", "samples", { { "step", "i" }, { "tag", "t" }, { "path", "t" }, { "sha256", "t" },
     { "rows", "i" }, { "cols", "i" } }, run.samples)
-  img:table("/events", "events", { { "step", "i" }, { "seconds", "r" }, { "kind", "t" }, { "text", "t" } }, run.events)
+  img:table("/events", "events", { { "step", "i" }, { "seconds", "r" }, { "kind", "t" }, { "text", "t" } },
+    run.events)
   img:table("/segments", "process lives", { { "first_step", "i" }, { "last_step", "i" }, { "host", "t" },
     { "device", "t" }, { "job", "t" }, { "pid", "i" }, { "version", "t" }, { "start", "t" }, { "end", "t" },
     { "exit_code", "i" } }, run.segments)
 end
 
-local root_fields = { "id", "run_id", "experiment", "variant", "seed", "steps", "step", "created", "ended", "parent",
-  "device", "precision" }
+local root_fields = { "id", "run_id", "experiment", "variant", "seed", "steps", "step", "created", "ended",
+  "parent", "device", "precision" }
 
 local function build(run, squeeze)
   local _, rows = run.journal:names()
@@ -178,7 +182,8 @@ function W.event(run, step, seconds, kind, text)
   run.journal:note(step, seconds, "@event:" .. kind, text)
 end
 
--- run:sample(step, tag, path, rows, cols): a picture that has been written, path relative to the run's directory.
+-- run:sample(step, tag, path, rows, cols): a picture that has been written, path relative to the run's
+-- directory.
 function W.sample(run, step, tag, path, rows, cols)
   tag, path = clean(tag):gsub("[%c]", " "), clean(path)
   local bytes = core.read_file(run.dir .. "/" .. path)
@@ -244,8 +249,9 @@ local function delete_older(run, step)
   end
 end
 
--- run:save(step, {{name, tensor}...}, meta) -> path. Seals first; when it returns the checkpoint is on disk and was read
--- back. When the disk refuses it raises (exit code 6), and the older checkpoints are as they were.
+-- run:save(step, {{name, tensor}...}, meta) -> path. Seals first; when it returns the checkpoint is on disk
+-- and was read back. When the disk refuses it raises (exit code 6), and the older checkpoints are as they
+-- were.
 function W.save(run, step, tensors, meta)
   run.step = math.max(run.step, step)
   seal(run, false)
@@ -274,8 +280,8 @@ local function set_aside(path)
   return core.store_rename(path, to) and to or path
 end
 
--- run:newest() -> checkpoint or nil, list of messages: the newest whose digest is right. Damaged ones are renamed
--- .corrupt, reported in /events and passed over; one of another version stops everything.
+-- run:newest() -> checkpoint or nil, list of messages: the newest whose digest is right. Damaged ones are
+-- renamed .corrupt, reported in /events and passed over; one of another version stops everything.
 function W.newest(run)
   local reports = {}
   for _, c in ipairs(M.list(run.dir)) do
@@ -292,7 +298,8 @@ function W.newest(run)
   return nil, reports
 end
 
--- run:rewind(step) -> rows dropped: forgets every row, sample and checkpoint beyond it, and says so in /events.
+-- run:rewind(step) -> rows dropped: forgets every row, sample and checkpoint beyond it, and says so in
+-- /events.
 function W.rewind(run, step)
   seal(run, false)
   local dropped = run.journal:drop_after(step)
@@ -309,16 +316,18 @@ function W.rewind(run, step)
   if dropped > 0 or #beyond > 0 then
     run.events[#run.events + 1] = { step = step, seconds = run.seconds, kind = "rewind", text = text }
   end
-  -- Before the seal: were they still there after it, a killed rewind would leave a checkpoint without its rows.
+  -- Before the seal: were they still there after it, a killed rewind would leave a checkpoint without its
+  -- rows.
   for _, c in ipairs(beyond) do core.remove(c.path) end
+  if run.saved == step then delete_older(run, step) end    -- a kill may have come before that was done
   seal(run, false)
   return dropped
 end
 
 ---- the end ----
 
--- run:finish(state, exit_code, reason) -> true, or false and a message: never raises, so that the cause of the end is
--- what people see. Seals for good (shuffled and deflated), writes the status, gives up the claim.
+-- run:finish(state, exit_code, reason) -> true, or false and a message: never raises, so that the cause of
+-- the end is what people see. Seals for good (shuffled and deflated), writes the status, gives up the claim.
 function W.finish(run, state, exit_code, reason)
   if not run.claim then return true end
   run.ended = iso(core.time())
@@ -332,14 +341,16 @@ function W.finish(run, state, exit_code, reason)
   return false, tostring(not ok and message or message2)
 end
 
--- run:close(): lets go of the files and the claim, as a kill would, but in order. The state stays what it was.
+-- run:close(): lets go of the files and the claim, as a kill would, but in order. The state stays what it
+-- was.
 function W.close(run)
   run.journal:close()
   if run.claim then run.claim:drop() end
   run.claim = nil
 end
 
--- Makes a record (as store_read loads it, or a new one) a writer: claim held, journal open, sealed, status written.
+-- Makes a record (as store_read loads it, or a new one) a writer: claim held, journal open, sealed, status
+-- written.
 function M.start(run, claim, device)
   local me = core.owner_self()
   for name, f in pairs(W) do run[name] = f end
@@ -347,10 +358,10 @@ function M.start(run, claim, device)
   run.step, run.seconds = run.step or 0, run.seconds or 0.0
   run.device = device or run.device or "cpu"
   run.beat_due, run.seal_due = core.now() + M.beat_every, core.now() + M.seal_every
-  run.state = { state = "running", host = me.host, pid = me.pid, boot = me.boot, job = me.job, started = core.time(),
-    id = run.id, run_id = run.run_id, steps = run.steps }
-  run.segments[#run.segments + 1] = { first_step = run.step, last_step = run.step, host = me.host, device = run.device,
-    job = me.job, pid = me.pid, version = core.version, start = iso(core.time()), ["end"] = "", exit_code = -1 }
+  run.state = { state = "running", host = me.host, pid = me.pid, boot = me.boot, job = me.job,
+    started = core.time(), id = run.id, run_id = run.run_id, steps = run.steps }
+  run.segments[#run.segments + 1] = { first_step = run.step, last_step = run.step, host = me.host,
+    device = run.device, job = me.job, pid = me.pid, version = core.version, start = iso(core.time()), ["end"] = "", exit_code = -1 }
   run.journal:open(run.dir .. "/journal.tsv")
   seal(run, false)
   run:beat()

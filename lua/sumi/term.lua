@@ -94,7 +94,7 @@ function term.spark(values, n)
   end
   for i, v in ipairs(s) do
     if v ~= v then s[i] = "·"
-    elseif hi == lo then s[i] = blocks[4]
+    elseif hi - lo <= 1e-9 * math.abs(hi) then s[i] = blocks[4]
     else s[i] = blocks[1 + math.min(7, math.floor((v - lo) / (hi - lo) * 8))] end
   end
   return table.concat(s)
@@ -133,6 +133,11 @@ function term.keep(path)
   if log then log:close() end
   log = path and io.open(path, "a")
   if log then log:setvbuf "line" end
+end
+
+-- Into the kept log alone: what is printed by other means.
+function term.record(text)
+  if log then log:write(text, "\n") end
 end
 
 -- Say one line on stderr without tearing the progress line.

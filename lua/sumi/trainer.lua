@@ -3,6 +3,7 @@ local core = require "sumi.core"
 local context = require "sumi.context"
 local experiment = require "sumi.experiment"
 local game_of = require "sumi.game"
+local json = require "sumi.json"
 local metric = require "sumi.metric"
 local store = require "sumi.store"
 local term = require "sumi.term"
@@ -30,7 +31,7 @@ local function call_script(path, text)
   if not f then core.fail(1, err) end
   local exp = f()
   if not experiment.is(exp) then
-    core.fail(1, ("%s: a script ends in `return experiment{...}`; this one returned %s"):format(path, type(exp)))
+    core.fail_at("", ("%s: a script ends in `return experiment{...}`, this one returned %s"):format(path, util.show(exp)))
   end
   return exp
 end
@@ -52,11 +53,13 @@ local function load_game(o)
 end
 
 local function open_data(g)
+  core.blame(g.data.at)
   g.data:open { seed = context.seed, device = context.device }
   g.per_epoch = g.data:steps_per_epoch()
   if g.per_epoch < 1 then
-    core.fail(("the data have %d examples, fewer than one batch of %d"):format(g.data:count(), g.data.batch))
+    core.fail(("%s: there are %d examples, fewer than one batch of %d"):format(g.data.kind or "data", g.data:count(), g.data.batch))
   end
+  core.blame()
 end
 
 local function total_steps(g, asked)
@@ -71,13 +74,14 @@ local function config_list(g)
   return out
 end
 
-local function provenance(o)
+local function provenance(o, g)
   local cpu = core.cpu()
   local list = { { "command", o.command or "" }, { "cwd", core.getcwd() }, { "script", o.script }, { "host", core.hostname() },
     { "cpu", cpu.name or cpu.model or "" }, { "threads", core.threads() }, { "device", context.device },
     { "precision", "f32" }, { "deterministic", true }, { "sumi", core.version } }
   local v = core.versions()
   for _, k in ipairs(util.names(v)) do list[#list + 1] = { "version_" .. k, v[k] } end
+  if g.report then list[#list + 1] = { "report", json.encode(g.report) } end
   return list
 end
 
@@ -106,7 +110,9 @@ local function measure_all(g, at, force)
     local every = m.every == "epoch" and math.max(1, g.per_epoch // g.draws) or m.every
     if force or at % every == 0 then
       core.step_begin(context.seed, at)
+      core.blame(m.at)
       local found = m:run(g, at)
+      core.blame()
       core.step_end()
       local names, values = {}, {}
       for k, f in ipairs(found) do
@@ -171,10 +177,10 @@ local function play(g, first)
     local done = at + 1
     local now = core.now()
     g.seconds = before + now - began
-    g.rate = g.rate and 0.95 * g.rate + 0.05 / (now - t0) or 1 / (now - t0)
+    g.pace = g.pace and 0.95 * g.pace + 0.05 * (now - t0) or now - t0
     g.run:metrics(done, g.seconds, g.names, g.values)
     if at == first and os.getenv "SUMI_FIRST_STEP" then io.stderr:write(("first step %.6f\n"):format(core.time())) end
-    p:update { step = done, rate = g.rate, eta = (g.total - done) / g.rate, losses = summary(g) }
+    p:update { step = done, rate = 1 / g.pace, eta = (g.total - done) * g.pace, losses = summary(g) }
     report_warnings(g, done)
     measure_all(g, done, done == g.total)
     local signal = core.signal_pending()
@@ -194,27 +200,34 @@ end
 
 -- Whatever ends a run early is written down with it before it is told.
 local function guarded(g, first)
-  local ok, err = xpcall(play, function(e)
-    if type(e) == "table" then return e end
-    return { code = 1, msg = debug.traceback(tostring(e), 2) }
-  end, g, first)
+  term.keep(g.run.dir .. "/log.txt")
+  local ok, err = xpcall(play, core.explain, g, first)
   if ok then return err end
+  if type(err) ~= "table" then err = { code = 1, msg = tostring(err) } end
   core.step_end()
+  core.blame()
   local code = err.code or 1
   local state = code == 5 and "diverged" or "failed"
-  pcall(g.run.event, g.run, g.at or 0, g.seconds, code == 5 and "nan" or "error", tostring(err.msg))
+  pcall(g.run.event, g.run, (g.at or -1) + 1, g.seconds, code == 5 and "nan" or "error", tostring(err.msg))
   g.run:finish(state, code, tostring(err.msg))
   local note = g.saved_at and ("  last good checkpoint: step %d of %s"):format(g.saved_at, g.run.dir) or
     ("  no checkpoint was written yet; the record is in %s"):format(g.run.dir)
-  error(setmetatable({ code = code, msg = tostring(err.msg) .. "\n" .. note }, getmetatable(err)), 0)
+  local text = tostring(err.msg) .. "\n" .. note
+  term.record(text)
+  term.keep(nil)
+  core.fail_at("", code, text)
 end
 
 local function prepare(g)
   g.seconds, g.described = g.seconds or 0, {}
   g.metrics = g.metrics or {}
   for k, m in ipairs(g.metrics) do
-    if not metric.is(m) then core.fail(("metrics: entry %d is no metric (grid, modes, measure)"):format(k)) end
+    if not metric.is(m) then
+      core.fail_at(g.where, ("metrics: entry %d is no metric (grid, modes, measure): %s"):format(k, util.show(m)))
+    end
+    core.blame(m.at)
     if m.start then m:start(g) end
+    core.blame()
   end
   local every = os.getenv "SUMI_CHECKPOINT"
   g.checkpoint_steps = every and math.tointeger(tonumber(every)) or g.checkpoint
@@ -245,11 +258,11 @@ function trainer.run(o)
   open_data(g)
   g.total = total_steps(g, o.steps)
   if o.dry then return dry(g) end
+  prepare(g)
   g.run = store.create { results = o.results, experiment = g.name, variant = o.variant or "default", seed = o.seed or 0,
-    config = config_list(g), code = code, data = g.data:manifest(), data_options = g.data:describe(), provenance = provenance(o),
+    config = config_list(g), code = code, data = g.data:manifest(), data_options = g.data:describe(), provenance = provenance(o, g),
     steps = g.total, fresh = o.fresh, device = context.device }
   if g.run.moved then term.say("the run that was there is now " .. g.run.moved) end
-  prepare(g)
   return guarded(g, 0)
 end
 
@@ -307,7 +320,7 @@ function trainer.resume(o)
   end
   if not rec.code[1] then core.fail(1, rec.dir .. ": its record holds no script") end
   local run = store.reopen(o.dir, { steps = o.steps, device = o.device })
-  local ok, g, at = pcall(function()
+  local ok, g, at = xpcall(function()
     local script, text = script_of(rec)
     local g = load_game { script = script, text = text, knobs = knobs_of(rec), seed = rec.seed,
       device = o.device or provenance_of(rec, "device") or "cpu" }
@@ -316,7 +329,7 @@ function trainer.resume(o)
     g.total = o.steps or rec.steps or total_steps(g)
     prepare(g)
     return g, restore(g, run, rec)
-  end)
+  end, core.explain)
   if not ok then
     run:close()
     error(g, 0)

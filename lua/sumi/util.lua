@@ -57,10 +57,22 @@ function util.names(map)
   return list
 end
 
-local function show(v)
+-- A value as a message names it: no addresses, so that a message is the same each time.
+local show
+function show(v)
   if type(v) == "string" then return ("'%s'"):format(v) end
-  return tostring(v)
+  if core.is_tensor(v) then return tostring(v):match "^[^{ ]*" end
+  if type(v) ~= "table" and type(v) ~= "function" then return tostring(v) end
+  if type(v) == "table" and #v > 0 and #v <= 4 and not getmetatable(v) then
+    local parts = {}
+    for k = 1, #v do parts[k] = type(v[k]) == "table" and "a table" or show(v[k]) end
+    return "{" .. table.concat(parts, ", ") .. "}"
+  end
+  local name = type(v) == "table" and rawget(getmetatable(v) or {}, "__name")
+  local noun = name and name:gsub("^sumi%.", "") or type(v)
+  return (noun:find "^[aeiou]" and "an " or "a ") .. noun
 end
+util.show = show
 
 local function is_kind(v, kind)
   if kind == "any" then return true end
@@ -143,7 +155,7 @@ function util.strict(given, names, what, positional)
   for _, k in ipairs(names) do known[k] = true end
   for _, k in ipairs(util.names(given)) do
     if not known[k] then
-      core.fail(("%s: unknown option '%s'%s"):format(what, k, util.did_you_mean(k, names)))
+      core.fail(("%s: there is no option '%s'%s"):format(what, k, util.did_you_mean(k, names)))
     end
   end
   if not positional and #given > 0 then

@@ -1,8 +1,9 @@
-/* conv.c -- who runs a convolution on the CPU, and the mirrored edge around whoever it is. The runners themselves are in
- * wino.c, product.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
+/* conv.c -- who runs a convolution on the CPU, and the mirrored edge around whoever it is. The runners
+ * themselves are in wino.c, product.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
  *
- * A mirrored edge is made here: the image is padded into the workspace, so the tape never holds a padded image; in the
- * gradient's direction the padded gradient is folded back (a pixel that was copied k times sums k gradients). */
+ * A mirrored edge is made here: the image is padded into the workspace, so the tape never holds a padded
+ * image; in the gradient's direction the padded gradient is folded back (a pixel that was copied k times sums
+ * k gradients). */
 #include "conv.h"
 
 #include "dnn.h"
@@ -120,15 +121,17 @@ static void run_mirrored(const su_plan *p, void *const *in, void *const *out, co
 
 /* ---- planning ---- */
 
-/* Winograd saves three quarters of the multiplications but must transform the weights each time: not worth it for a few patches,
- * nor for so few channels that the transforms dominate. Measured on Zen 4. */
-static bool wino_pays(const su_conv_geo *g) {
-  return g->ci >= 32 && g->co >= 32 && g->n * g->oh * g->ow >= 256;
+/* Few output pixels: the weights are most of what is read. */
+static bool few_pixels(const su_conv_geo *g) {
+  return g->n * g->oh * g->ow <= 128 && g->ci >= 16 && g->co >= 16;
 }
 
+/* The first that can. The order is a rule of shape alone, from measurements on Zen 4 with AVX-512. */
 static bool choose(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
-  if (wino_pays(g) && su_conv_by_wino(by, g, dir)) return true;
-  return su_conv_by_product(by, g, dir) || su_conv_by_thin(by, g, dir) || su_conv_by_dnn(by, g, dir);
+  bool ready = g->kh == 1 || (g->oh == 1 && g->ow == 1 && !g->pt && !g->pl);
+  if (su_conv_wino_pays(g) && su_conv_by_wino(by, g, dir)) return true;
+  if ((ready || few_pixels(g)) && su_conv_by_product(by, g, dir)) return true;
+  return su_conv_by_thin(by, g, dir) || su_conv_by_dnn(by, g, dir) || su_conv_by_product(by, g, dir);
 }
 
 static void free_conv(void *state) {
@@ -145,7 +148,7 @@ bool su_conv_plan(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
   su_conv_geo inner = *g;
   inner.bias = dir == SU_CONV_Y && p->call.in[2].ndim >= 0;
   inner.reflect = g->reflect && (g->pt || g->pb || g->pl || g->pr);
-  bool mirror = inner.reflect && !(wino_pays(g) && su_conv_by_wino(&s->by, &inner, dir));
+  bool mirror = inner.reflect && !(su_conv_wino_pays(g) && su_conv_by_wino(&s->by, &inner, dir));
   s->g = inner, s->dir = dir;
   if (mirror) {
     inner.h += g->pt + g->pb, inner.w += g->pl + g->pr;

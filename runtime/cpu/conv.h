@@ -1,8 +1,9 @@
-/* conv.h -- convolution on the CPU device: what one is (geometry), and who can run it. The ops are in nn/conv.c.
+/* conv.h -- convolution on the CPU device: what one is (geometry), and who can run it. The ops are in
+ * nn/conv.c.
  *
  * Three directions share one geometry: y = conv(x, w), gx = its adjoint in x, gw = its adjoint in w.
- *   y[n,oh,ow,co] = b[co] + sum over kh,kw,ci of x[n, oh*sh - pt + kh*dh, ow*sw - pl + kw*dw, ci] * w[co,kh,kw,ci]
- * Memory is channels last throughout; w is [co,kh,kw,ci/groups]. */
+ *   y[n,oh,ow,co] = b[co] + sum over kh,kw,ci of x[n, oh*sh - pt + kh*dh, ow*sw - pl + kw*dw, ci] *
+ * w[co,kh,kw,ci] Memory is channels last throughout; w is [co,kh,kw,ci/groups]. */
 #ifndef SUMI_CPU_CONV_H
 #define SUMI_CPU_CONV_H
 
@@ -16,11 +17,11 @@ typedef struct su_conv_geo {
   int64_t oh, ow;                       /* y: [n,oh,ow,co] */
   int64_t sh, sw, pt, pb, pl, pr, dh, dw, groups;
   bool bias;                            /* direction y: b is added */
-  bool reflect;                         /* what lies outside x: its mirror image (without the border twice), or zeros */
+  bool reflect; /* what lies outside x: its mirror image (without the border twice), or zeros */
 } su_conv_geo;
 
-/* Somebody who runs one direction of one geometry (edge zero). a, b are (x,w), (gy,w) or (x,gy); bias: where geo.bias
- * says so, else NULL. ws: `workspace` bytes, 64-byte aligned. `run` neither allocates nor fails. */
+/* Somebody who runs one direction of one geometry (edge zero). a, b are (x,w), (gy,w) or (x,gy); bias: where
+ * geo.bias says so, else NULL. ws: `workspace` bytes, 64-byte aligned. `run` neither allocates nor fails. */
 typedef struct su_conv_by su_conv_by;
 struct su_conv_by {
   const char *name;                     /* "wino 4x4", for tables and tests */
@@ -32,18 +33,22 @@ struct su_conv_by {
   enum su_conv_dir dir;
 };
 
-/* Each fills `by` and returns true, or returns false when it cannot serve this geometry (no message: ask the next). */
+/* Each fills `by` and returns true, or returns false when it cannot serve this geometry (no message: ask the
+ * next). */
 bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* wino.c */
+bool su_conv_wino_pays(const su_conv_geo *g);           /* by a count of its work against the definition's */
 bool su_conv_by_product(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);  /* product.c */
 bool su_conv_by_thin(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* thin.c */
 bool su_conv_by_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);      /* dnn.c */
 
-/* Plans a conv op: chooses who runs it from shape and CPU alone (never by timing, so that a run repeats), adds the padding
- * for edge reflect. in = {x,w,b?} | {gy,w,b?} | {x,gy}. Fails with a message when nobody can. */
+/* Plans a conv op: chooses who runs it from shape and CPU alone (never by timing, so that a run repeats),
+ * adds the padding for edge reflect. in = {x,w,b?} | {gy,w,b?} | {x,gy}. Fails with a message when nobody
+ * can. */
 bool su_conv_plan(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir);
 const char *su_conv_plan_name(const su_plan *p);        /* who runs it */
 
-/* conv.c: x [n,h,w,c] into the middle of y [n, h+pt+pb, w+pl+pr, ld] (ld >= c; what lies between c and ld is not written). */
+/* conv.c: x [n,h,w,c] into the middle of y [n, h+pt+pb, w+pl+pr, ld] (ld >= c; what lies between c and ld is
+ * not written). */
 void su_conv_pad(const su_conv_geo *g, const float *x, float *y, int64_t ld);
 int64_t su_conv_macs(const su_conv_geo *g);             /* multiply-adds of any direction */
 

@@ -1,8 +1,9 @@
-/* dnn.c -- convolution by oneDNN: the only file that calls it. Serves its 2.x C interface (Debian 12) and its 3.x one;
- * what differs between them is in the first section. Not here: who is chosen when (conv.c).
+/* dnn.c -- convolution by oneDNN: the only file that calls it. Serves its 2.x C interface (Debian 12) and
+ * its 3.x one; what differs between them is in the first section. Not here: who is chosen when (conv.c).
  *
- * A plan holds the primitives and the memory objects; running it sets pointers and executes: reorder what oneDNN wants in
- * another layout into the workspace, convolve, reorder the result back. Its scratchpad is part of the workspace too. */
+ * A plan holds the primitives and the memory objects; running it sets pointers and executes: reorder what
+ * oneDNN wants in another layout into the workspace, convolve, reorder the result back. Its scratchpad is
+ * part of the workspace too. */
 #include "dnn.h"
 
 #include <dnnl.h>
@@ -38,35 +39,40 @@ struct wish {                                        /* a convolution as oneDNN 
 };
 
 #if DNNL_VERSION_MAJOR >= 3
-static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_conv_dir dir, dnnl_primitive_attr_t attr,
-                     dnnl_engine_t engine) {
+static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_conv_dir dir,
+                     dnnl_primitive_attr_t attr, dnnl_engine_t engine) {
   layout_ref b = q->bias ? ref(&q->b) : NULL;
   dnnl_primitive_desc_t hint = NULL;
-  if (dnnl_convolution_forward_primitive_desc_create(dir == SU_CONV_Y ? pd : &hint, engine, dnnl_forward_training, q->alg,
-        ref(&q->x), ref(&q->w), b, ref(&q->y), q->stride, q->dilation, q->before, q->after, attr)) return false;
+  if (dnnl_convolution_forward_primitive_desc_create(
+        dir == SU_CONV_Y ? pd : &hint, engine, dnnl_forward_training, q->alg, ref(&q->x), ref(&q->w), b,
+        ref(&q->y), q->stride, q->dilation, q->before, q->after, attr))
+    return false;
   if (dir == SU_CONV_Y) return true;
   dnnl_status_t bad = dir == SU_CONV_GX
-    ? dnnl_convolution_backward_data_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w), ref(&q->y),
-        q->stride, q->dilation, q->before, q->after, hint, attr)
-    : dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w), NULL, ref(&q->y),
-        q->stride, q->dilation, q->before, q->after, hint, attr);
+    ? dnnl_convolution_backward_data_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w),
+                                                           ref(&q->y), q->stride, q->dilation, q->before,
+                                                           q->after, hint, attr)
+    : dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w),
+                                                              NULL, ref(&q->y), q->stride, q->dilation,
+                                                              q->before, q->after, hint, attr);
   dnnl_primitive_desc_destroy(hint);
   return !bad;
 }
 #else
-static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_conv_dir dir, dnnl_primitive_attr_t attr,
-                     dnnl_engine_t engine) {
+static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_conv_dir dir,
+                     dnnl_primitive_attr_t attr, dnnl_engine_t engine) {
   dnnl_convolution_desc_t d;
   dnnl_status_t bad;
   if (dir == SU_CONV_Y)
-    bad = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, q->alg, &q->x, &q->w, q->bias ? &q->b : NULL,
-                                                     &q->y, q->stride, q->dilation, q->before, q->after);
+    bad = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, q->alg, &q->x, &q->w,
+                                                     q->bias ? &q->b : NULL, &q->y, q->stride, q->dilation,
+                                                     q->before, q->after);
   else if (dir == SU_CONV_GX)
-    bad = dnnl_dilated_convolution_backward_data_desc_init(&d, q->alg, &q->x, &q->w, &q->y, q->stride, q->dilation,
-                                                           q->before, q->after);
+    bad = dnnl_dilated_convolution_backward_data_desc_init(&d, q->alg, &q->x, &q->w, &q->y, q->stride,
+                                                           q->dilation, q->before, q->after);
   else
-    bad = dnnl_dilated_convolution_backward_weights_desc_init(&d, q->alg, &q->x, &q->w, NULL, &q->y, q->stride, q->dilation,
-                                                              q->before, q->after);
+    bad = dnnl_dilated_convolution_backward_weights_desc_init(&d, q->alg, &q->x, &q->w, NULL, &q->y,
+                                                              q->stride, q->dilation, q->before, q->after);
   return !bad && !dnnl_primitive_desc_create(pd, &d, attr, engine, NULL);
 }
 #endif
@@ -76,8 +82,8 @@ static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_co
 enum { X, W, Y, SIDES };
 
 struct side {                                        /* a tensor of the convolution */
-  dnnl_memory_t ours, theirs;                        /* as it lies; as oneDNN wants it (the same object if it agrees) */
-  dnnl_primitive_t reorder;                          /* between the two, towards where the data go; NULL: none */
+  dnnl_memory_t ours, theirs; /* as it lies; as oneDNN wants it (the same object if it agrees) */
+  dnnl_primitive_t reorder; /* between the two, towards where the data go; NULL: none */
   size_t offset;                                     /* of theirs, in the workspace */
 };
 
@@ -145,7 +151,8 @@ static bool make_side(struct side *d, layout_ref ours, layout_ref theirs, bool o
   return output ? make_reorder(&d->reorder, theirs, ours) : make_reorder(&d->reorder, ours, theirs);
 }
 
-static void dims_of(const su_conv_geo *g, dnnl_dims_t dims[SIDES], dnnl_dims_t strides[SIDES], int nd[SIDES]) {
+static void dims_of(const su_conv_geo *g, dnnl_dims_t dims[SIDES], dnnl_dims_t strides[SIDES],
+                    int nd[SIDES]) {
   int64_t c = g->ci / g->groups, o = g->co / g->groups;
   int64_t all[SIDES][2][5] = {
     {{g->n, g->ci, g->h, g->w}, {g->h * g->w * g->ci, 1, g->w * g->ci, g->ci}},
@@ -178,8 +185,8 @@ static bool make_wish(struct wish *q, layout ours[SIDES], const su_conv_geo *g, 
   return true;
 }
 
-static bool make_primitives(dnn_state *s, dnnl_primitive_desc_t pd, layout ours[SIDES], layout_ref bias, enum su_conv_dir dir,
-                            size_t *top) {
+static bool make_primitives(dnn_state *s, dnnl_primitive_desc_t pd, layout ours[SIDES], layout_ref bias,
+                            enum su_conv_dir dir, size_t *top) {
   bool gx = dir == SU_CONV_GX, gw = dir == SU_CONV_GW, y = dir == SU_CONV_Y;
   layout_ref theirs[SIDES] = {
     dnnl_primitive_desc_query_md(pd, gx ? dnnl_query_diff_src_md : dnnl_query_src_md, 0),
@@ -210,7 +217,8 @@ static void put_in(const struct side *d, const float *data, char *ws) {
   reorder(d, d->ours, d->theirs);
 }
 
-static void run_dnn(const su_conv_by *by, const float *a, const float *b, const float *bias, float *out, void *ws) {
+static void run_dnn(const su_conv_by *by, const float *a, const float *b, const float *bias, float *out,
+                    void *ws) {
   const dnn_state *s = by->state;
   static const int arg[3][SIDES] = {{DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
                                     {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},

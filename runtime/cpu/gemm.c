@@ -1,8 +1,9 @@
-/* gemm.c -- matrix products in tiles of up to 14 x 32 sums held in registers. See gemm.h for what a tile computes.
+/* gemm.c -- matrix products in tiles of up to 14 x 32 sums held in registers. See gemm.h for what a tile
+ * computes.
  *
- * Which width: AVX-512 (16 floats, 14 x 2 sums), AVX2 with FMA (8 floats, 6 x 2 sums, a panel in two halves), else the
- * compiler's lowering of 4 floats. Chosen once from what the CPU has. The k loop is the classic one (Goto & van de Geijn
- * 2008): a row of B loaded, elements of A broadcast, sums stay in registers. */
+ * Which width: AVX-512 (16 floats, 14 x 2 sums), AVX2 with FMA (8 floats, 6 x 2 sums, a panel in two halves),
+ * else the compiler's lowering of 4 floats. Chosen once from what the CPU has. The k loop is the classic one
+ * (Goto & van de Geijn 2008): a row of B loaded, elements of A broadcast, sums stay in registers. */
 #include "gemm.h"
 
 #include <string.h>
@@ -26,7 +27,7 @@ static int64_t b_at(const su_tile *t, int64_t s) { return t->b_run ? t->b_run[s]
 INLINE V4 void tile16(const su_tile *t, const int m, const bool whole, __mmask16 first, __mmask16 last) {
   __m512 c[14][2];
 #define LOAD(p, mask) (whole ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(mask, p))
-#pragma GCC unroll 14                                /* all of these loops: only then do the sums live in registers */
+#pragma GCC unroll 14 /* all of these loops: only then do the sums live in registers */
   for (int i = 0; i < m; i++) {
     const float *from = t->add ? t->c + i * t->c_row : t->bias;
     c[i][0] = from ? LOAD(from, first) : _mm512_setzero_ps();
@@ -135,8 +136,8 @@ static struct { void (*run)(const su_tile *t); int rows; } kernel;
 
 static void pick(void) {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw")) {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
     kernel.rows = 14, kernel.run = run16;
     return;
   }
@@ -160,7 +161,8 @@ int su_tile_height(int64_t m) {
 
 /* ---- packing ---- */
 
-/* dst[k*32 + j] = src[j*j_step + k] for j, k < 8: three rounds, each exchanging off-diagonal blocks of 1, 2, 4. */
+/* dst[k*32 + j] = src[j*j_step + k] for j, k < 8: three rounds, each exchanging off-diagonal blocks of 1,
+ * 2, 4. */
 INLINE void turn8(float *dst, const float *src, int64_t j_step) {
   v8 r[8], t[8];
   for (int j = 0; j < 8; j++) r[j] = *(const v8 *)(src + j * j_step);
@@ -181,7 +183,13 @@ INLINE void turn8(float *dst, const float *src, int64_t j_step) {
 INLINE void pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k_step, int64_t j_step) {
   if (n < SU_TILE_N) memset(dst, 0, (size_t)depth * SU_TILE_N * sizeof *dst);
   if (k_step != 1) {
-    for (int64_t k = 0; k < depth; k++) memcpy(dst + k * SU_TILE_N, src + k * k_step, (size_t)n * sizeof *dst);
+    for (int64_t k = 0; k < depth; k++) {
+      float *to = dst + k * SU_TILE_N;
+      const float *from = src + k * k_step;
+      if (n == SU_TILE_N)
+        for (int h = 0; h < SU_TILE_N; h += 8) *(v8 *)(to + h) = *(const v8 *)(from + h);
+      else memcpy(to, from, (size_t)n * sizeof *to);
+    }
     return;
   }
   int64_t k = 0;
@@ -193,7 +201,9 @@ INLINE void pack_panel(float *dst, const float *src, int64_t depth, int n, int64
 }
 
 #if defined(__x86_64__)
-V3 static void pack_avx2(float *d, const float *s, int64_t k, int n, int64_t ks, int64_t js) { pack_panel(d, s, k, n, ks, js); }
+V3 static void pack_avx2(float *d, const float *s, int64_t k, int n, int64_t ks, int64_t js) {
+  pack_panel(d, s, k, n, ks, js);
+}
 #endif
 
 void su_pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k_step, int64_t j_step) {
@@ -208,12 +218,15 @@ void su_pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k
 
 /* ---- whole products ---- */
 
-/* The work is cut into tasks of ROWS rows x 32 columns, which the threads share out in order. A thread takes DEPTH steps of the
- * sums at a time: then the rows of A (used where they lie, or packed once when they are transposed) stay in its L2 cache for
- * all panels of B that it meets, and a packed panel in the L1 cache for all tiles. */
+/* The work is cut into tasks of ROWS rows x 32 columns, which the threads share out in order. A thread takes
+ * DEPTH steps of the sums at a time: then the rows of A (used where they lie, or packed once when they are
+ * transposed) stay in its L2 cache for all panels of B that it meets, and a packed panel in the L1 cache for
+ * all tiles. */
 enum { DEPTH = 512, ROWS = 252, WORTH_WAKING = 1 << 15 };
 
-static bool packs_a(const su_gemm *g) { return g->a_k != 1 || g->a_row % 1024 == 0; }   /* 4 KB apart: one cache set */
+static bool packs_a(const su_gemm *g) {
+  return g->a_k != 1 || g->a_row % 1024 == 0;
+} /* 4 KB apart: one cache set */
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -227,7 +240,12 @@ size_t su_gemm_workspace(const su_gemm *g) {
   return (size_t)(a_floats(g) + su_threads() * least(g->k, DEPTH) * SU_TILE_N) * sizeof(float);
 }
 
-struct gemm_job { const su_gemm *g; const float *a, *b, *bias; float *c, *pa, *pb; int64_t lanes, mr, block; };
+struct gemm_job {
+  const su_gemm *g;
+  const float *a, *b, *bias;
+  float *c, *pa, *pb;
+  int64_t lanes, mr, block;
+};
 
 /* Row tiles first .. last-1 of A as [tile][k][rows]. */
 static void pack_a(void *arg, int64_t first, int64_t last) {
@@ -282,7 +300,8 @@ static void share(void *arg, int64_t first, int64_t last) {
 }
 
 void su_gemm_run(const su_gemm *g, const float *a, const float *b, const float *bias, float *c, void *ws) {
-  struct gemm_job j = {g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), su_threads(), tile_rows(g), 0};
+  struct gemm_job j = {
+    g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), su_threads(), tile_rows(g), 0};
   bool small = g->m * g->n * g->k < WORTH_WAKING;
   j.block = ROWS / j.mr * j.mr;
   if (small) j.lanes = 1;

@@ -1,5 +1,5 @@
-/* gemm.h -- matrix products in tiles: the one inner loop under matmul, linear, Winograd and the direct convolutions.
- * float32 in, float32 sums, each sum in a fixed order whatever the number of threads. */
+/* gemm.h -- matrix products in tiles: the one inner loop under matmul, linear, Winograd and the direct
+ * convolutions. float32 in, float32 sums, each sum in a fixed order whatever the number of threads. */
 #ifndef SUMI_CPU_GEMM_H
 #define SUMI_CPU_GEMM_H
 
@@ -7,9 +7,9 @@
 
 #define SU_TILE_N 32                    /* columns of a tile: one packed panel of B is [k][32] */
 
-/* c[i][j] (+)= sum over runs s < runs and k < depth of A_s[i][k] * B_s[k][j], for i < m <= su_tile_rows(), j < n <= 32, where
- * A_s[i][k] = a[a_run[s] + i*a_row + k*a_k] and B_s[k][j] = b[b_run[s] + k*b_row + j]. A row of a run is broadcast, a row of B
- * is loaded: nothing needs packing as long as B's rows are contiguous. */
+/* c[i][j] (+)= sum over runs s < runs and k < depth of A_s[i][k] * B_s[k][j], for i < m <= su_tile_rows(), j
+ * < n <= 32, where A_s[i][k] = a[a_run[s] + i*a_row + k*a_k] and B_s[k][j] = b[b_run[s] + k*b_row + j]. A row
+ * of a run is broadcast, a row of B is loaded: nothing needs packing as long as B's rows are contiguous. */
 typedef struct su_tile {
   const float *a, *b;
   float *c;
@@ -23,11 +23,12 @@ typedef struct su_tile {
 } su_tile;
 
 void su_tile_run(const su_tile *t);
-int su_tile_rows(void);                 /* most rows a tile may have on this CPU: 14 with AVX-512, 6 with AVX2, else 4 */
+int su_tile_rows(void); /* most rows a tile may have on this CPU: 14 with AVX-512, 6 with AVX2, else 4 */
 /* Cut m rows into equal tiles: rows of each (the last may have fewer). */
 int su_tile_height(int64_t m);
 
-/* B panel [depth][32] of columns j < n (zeros behind n) from src[k*k_step + j*j_step]; one of the steps is 1. */
+/* B panel [depth][32] of columns j < n (zeros behind n) from src[k*k_step + j*j_step]; one of the steps is 1.
+ */
 void su_pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k_step, int64_t j_step);
 
 /* c [m,n] = A B (+ bias [n]) with A[i][k] = a[i*a_row + k*a_k], B[k][j] = b[k*b_row + j*b_k]; c contiguous.

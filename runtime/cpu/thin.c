@@ -1,26 +1,30 @@
-/* thin.c -- convolutions with few channels on the side that is produced: 64 -> 3 at a generator's end, 512 -> 1 at a patch
- * critic's, and the input gradient of 3 -> 64. Vectors over channels would be mostly empty there, so:
- *   results (y, or gx): Z[tap,c][pixel] = sum over thick channels of w * thick pixel, one matrix product per row of pixels,
- *     vectors over pixels; a result is then the sum of kh*kw entries of Z, which for vectors over pixels are shifted loads.
- *     Each thread walks down its share of rows with a ring of kh rows of Z, which stays in its cache.
- *   gw: gw[c,kh][kw][thick] = sum over pixels of thin plane c, shifted by kh and kw, times the thick pixel: the kw shifts are
- *     the rows of a tile, so the shifted planes never exist. */
+/* thin.c -- convolutions with few channels on the side that is produced: 64 -> 3 at a generator's end, 512 ->
+ * 1 at a patch critic's, and the input gradient of 3 -> 64. Vectors over channels would be mostly empty
+ * there, so: results (y, or gx): Z[tap,c][pixel] = sum over thick channels of w * thick pixel, one matrix
+ * product per row of pixels, vectors over pixels; a result is then the sum of kh*kw entries of Z, which for
+ * vectors over pixels are shifted loads. Each thread walks down its share of rows with a ring of kh rows of
+ * Z, which stays in its cache. gw: gw[c,kh][kw][thick] = sum over pixels of thin plane c, shifted by kh and
+ * kw, times the thick pixel: the kw shifts are the rows of a tile, so the shifted planes never exist. */
 #include "conv.h"
 #include "gemm.h"
 
 #include <string.h>
 
-enum { FEW = 8, BAND = 16 };            /* most thin channels; rows of thick pixels per pass of gw (they stay in the L2 cache) */
+enum {
+  FEW = 8,
+  BAND = 16
+}; /* most thin channels; rows of thick pixels per pass of gw (they stay in the L2 cache) */
 
 /* ---- results ---- */
 
 typedef struct thin {
   int64_t hs, ws, ck;                   /* thick source [n,hs,ws,ck] */
   int64_t hr, wr, ct;                   /* thin result [n,hr,wr,ct] */
-  int64_t kh, kw, sh, sw, pt, pl;       /* result (i,j) sums the sources ((i+pt-kh)/sh, (j+pl-kw)/sw) that exist */
-  int64_t a_row, a_k, tap_step, c_step; /* weights as the left matrix; row of Z for (tap, c) = tap*tap_step + c*c_step */
+  int64_t kh, kw, sh, sw, pt, pl; /* result (i,j) sums the sources ((i+pt-kh)/sh, (j+pl-kw)/sw) that exist */
+  int64_t a_row, a_k, tap_step,
+    c_step; /* weights as the left matrix; row of Z for (tap, c) = tap*tap_step + c*c_step */
   bool flip;                            /* tap (kh,kw) of the sum is w's (KH-1-kh, KW-1-kw) */
-  int64_t rows, ldz, lanes, lane;       /* rows of Z, floats between them; lanes and floats of workspace for each */
+  int64_t rows, ldz, lanes, lane; /* rows of Z, floats between them; lanes and floats of workspace for each */
 } thin;
 
 typedef struct thin_job { const thin *q; int64_t n; const float *src, *w, *bias; float *out, *ws; } thin_job;
@@ -32,7 +36,13 @@ static void project(const thin_job *j, const float *src, float *z, float *panel)
   const thin *q = j->q;
   int64_t mr = su_tile_height(q->rows);
   for (int64_t px = 0; px < q->ws; px += SU_TILE_N) {
-    su_tile t = {.b = panel, .b_row = SU_TILE_N, .a_row = q->a_row, .a_k = q->a_k, .c_row = q->ldz, .depth = q->ck, .runs = 1};
+    su_tile t = {.b = panel,
+                 .b_row = SU_TILE_N,
+                 .a_row = q->a_row,
+                 .a_k = q->a_k,
+                 .c_row = q->ldz,
+                 .depth = q->ck,
+                 .runs = 1};
     t.n = (int)(q->ws - px < SU_TILE_N ? q->ws - px : SU_TILE_N);
     su_pack_panel(panel, src + px * q->ck, q->ck, t.n, 1, q->ck);
     for (int64_t i = 0; i < q->rows; i += mr) {
@@ -66,7 +76,7 @@ SU_CLONES static void collect(const thin *q, const float *z, int64_t kh, float *
 /* Result rows first .. last-1, counted over all images. */
 static void result_rows(const thin_job *j, int64_t first, int64_t last, float *ws) {
   const thin *q = j->q;
-  int64_t z_row = q->rows * q->ldz, done = -1, image = -1;         /* source rows up to `done` are in the ring */
+  int64_t z_row = q->rows * q->ldz, done = -1, image = -1; /* source rows up to `done` are in the ring */
   float *acc = ws, *panel = acc + q->ct * floats_up(q->wr), *ring = panel + q->ck * SU_TILE_N;
   for (int64_t r = first; r < last; r++) {
     int64_t n = r / q->hr, i = r % q->hr;
@@ -75,12 +85,14 @@ static void result_rows(const thin_job *j, int64_t first, int64_t last, float *w
     for (int64_t kh = q->kh - 1; kh >= 0; kh--) {                  /* downwards: the sources' rows upwards */
       int64_t row = (i + q->pt - kh) / q->sh;
       if (i + q->pt < kh || (i + q->pt - kh) % q->sh || row >= q->hs) continue;
-      if (row > done) project(j, j->src + (n * q->hs + row) * q->ws * q->ck, ring + row % q->kh * z_row, panel), done = row;
+      if (row > done)
+        project(j, j->src + (n * q->hs + row) * q->ws * q->ck, ring + row % q->kh * z_row, panel), done = row;
       collect(q, ring + row % q->kh * z_row, kh, acc);
     }
     float *out = j->out + r * q->wr * q->ct;
     for (int64_t p = 0; p < q->wr; p++)
-      for (int64_t c = 0; c < q->ct; c++) out[p * q->ct + c] = acc[c * floats_up(q->wr) + p] + (j->bias ? j->bias[c] : 0);
+      for (int64_t c = 0; c < q->ct; c++)
+        out[p * q->ct + c] = acc[c * floats_up(q->wr) + p] + (j->bias ? j->bias[c] : 0);
   }
 }
 
@@ -91,7 +103,8 @@ static void lanes(void *arg, int64_t first, int64_t last) {
     result_rows(j, rows * l / j->q->lanes, rows * (l + 1) / j->q->lanes, j->ws + l * j->q->lane);
 }
 
-static void run_result(const su_conv_by *by, const float *a, const float *b, const float *bias, float *out, void *ws) {
+static void run_result(const su_conv_by *by, const float *a, const float *b, const float *bias, float *out,
+                       void *ws) {
   const thin *q = by->state;
   thin_job j = {q, by->g.n, a, b, bias, out, ws};
   su_parallel(q->lanes, 1, lanes, &j);
@@ -100,7 +113,7 @@ static void run_result(const su_conv_by *by, const float *a, const float *b, con
 static bool plan_result(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
   int64_t taps = g->kh * g->kw;
   thin q = {.kh = g->kh, .kw = g->kw, .sh = g->sh, .sw = g->sw};
-  if (dir == SU_CONV_Y) {                                          /* stride 1: seen from the result, taps run backwards */
+  if (dir == SU_CONV_Y) { /* stride 1: seen from the result, taps run backwards */
     q.hs = g->h, q.ws = g->w, q.ck = g->ci, q.hr = g->oh, q.wr = g->ow, q.ct = g->co;
     q.pt = g->kh - 1 - g->pt, q.pl = g->kw - 1 - g->pl, q.flip = true;
     q.a_row = g->ci, q.a_k = 1, q.tap_step = 1, q.c_step = taps;
@@ -122,7 +135,12 @@ static bool plan_result(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir d
 
 /* ---- gw ---- */
 
-typedef struct gw_job { const su_conv_geo *g; const float *x, *gy; float *gw, *planes; int64_t ph, pw; } gw_job;
+typedef struct gw_job {
+  const su_conv_geo *g;
+  const float *x, *gy;
+  float *gw, *planes;
+  int64_t ph, pw;
+} gw_job;
 
 /* planes[n][c][u][v] = gy[n, u-(KH-1)+pt, v-(KW-1)+pl, c], zero outside. Rows of all planes. */
 static void spread(void *arg, int64_t first, int64_t last) {
@@ -145,8 +163,10 @@ static void sum_bands(void *arg, int64_t first, int64_t last) {
   int64_t panels = (g->ci + 31) / 32, bands = (g->h + BAND - 1) / BAND;
   for (int64_t s = 0; s < g->n * bands; s++)
     for (int64_t task = first; task < last; task++) {
-      int64_t n = s / bands, r = s % bands * BAND, c = task / panels / g->kh, kh = task / panels % g->kh, p = task % panels;
-      su_tile t = {.m = (int)g->kw, .a_row = -1, .a_k = 1, .a_step = j->pw, .b_row = g->ci, .b_step = g->w * g->ci};
+      int64_t n = s / bands, r = s % bands * BAND, c = task / panels / g->kh, kh = task / panels % g->kh,
+              p = task % panels;
+      su_tile t = {
+        .m = (int)g->kw, .a_row = -1, .a_k = 1, .a_step = j->pw, .b_row = g->ci, .b_step = g->w * g->ci};
       t.n = (int)(g->ci - p * 32 < 32 ? g->ci - p * 32 : 32);
       t.depth = g->w, t.runs = g->h - r < BAND ? g->h - r : BAND, t.add = s > 0;
       t.a = j->planes + ((n * g->co + c) * j->ph + r + g->kh - 1 - kh) * j->pw + g->kw - 1;
@@ -156,7 +176,8 @@ static void sum_bands(void *arg, int64_t first, int64_t last) {
     }
 }
 
-static void run_gw(const su_conv_by *by, const float *x, const float *gy, const float *bias, float *gw, void *ws) {
+static void run_gw(const su_conv_by *by, const float *x, const float *gy, const float *bias, float *gw,
+                   void *ws) {
   const su_conv_geo *g = &by->g;
   gw_job j = {g, x, gy, gw, ws, g->h + g->kh - 1, g->w + g->kw - 1};
   (void)bias;

@@ -1,8 +1,9 @@
 /* threads.c -- the CPU device's threads: OpenMP's pool, which oneDNN uses as well, so the two never compete.
  *
- * How many: SUMI_THREADS, else the physical cores this process may run on, at most what the cgroup grants. Workers are pinned
- * to cores when all cores of the machine are ours, or SUMI_PIN=1 says so (SUMI_PIN=0: never). The calling thread is not
- * pinned: threads it creates later (loaders) would inherit its single core. */
+ * How many: SUMI_THREADS, else the physical cores this process may run on, at most what the cgroup grants.
+ * Workers are pinned to cores when all cores of the machine are ours, or SUMI_PIN=1 says so (SUMI_PIN=0:
+ * never). The calling thread is not pinned: threads it creates later (loaders) would inherit its single core.
+ */
 #define _GNU_SOURCE
 #include "../op.h"
 

@@ -1,16 +1,17 @@
-/* wino.c -- small convolutions by Winograd's method, in all three directions. Three forms, as m x m outputs of r x r weights:
+/* wino.c -- small convolutions by Winograd's method, in all three directions. Three forms, as m x m outputs
+ * of r x r weights:
  *
  *   3x3, stride 1       F(4,3)   36 multiplications where the definition has 144
  *   4x4, stride 1       F(3,4)   36 for 144
- *   4x4 or 3x3, stride 2  F(4,2)  the image is taken apart into its 2 x 2 phases, which meet 2x2 weights with stride 1 and are summed
- *                                inside the matrix products: 100 for 256 (or, 3x3, for 144)
+ *   4x4 or 3x3, stride 2  F(4,2)  the image is taken apart into its 2 x 2 phases, which meet 2x2 weights with
+ * stride 1 and are summed inside the matrix products: 100 for 256 (or, 3x3, for 144)
  *
- *   y:  M_p = V_p U_p,   V = BT x B per patch of x (A x A), U = E(r) w E(r)',   y patch (m x m) = E(m)' M E(m)
- *   gx: M_p = Y_p U_p',  Y = E(m) gy E(m)' per patch of gy,                     gx patch (A x A, overlapping, summed) = B M BT
- *   gw: M_p = Y_p' V_p   (summed over patches),                                 gw (r x r) = E(r)' M E(r)
- * for the A*A positions p. The transforms are in wino.h, the matrix products in gemm.c. Patches are taken in chunks so that V
- * and M stay in the last-level cache. What lies outside the image is looked up in tables of rows and columns, so a mirrored
- * edge costs nothing here. */
+ *   y:  M_p = V_p U_p,   V = BT x B per patch of x (A x A), U = E(r) w E(r)',   y patch (m x m) = E(m)' M
+ * E(m) gx: M_p = Y_p U_p',  Y = E(m) gy E(m)' per patch of gy,                     gx patch (A x A,
+ * overlapping, summed) = B M BT gw: M_p = Y_p' V_p   (summed over patches), gw (r x r) = E(r)' M E(r) for the
+ * A*A positions p. The transforms are in wino.h, the matrix products in gemm.c. Patches are taken in chunks
+ * so that V and M stay in the last-level cache. What lies outside the image is looked up in tables of rows
+ * and columns, so a mirrored edge costs nothing here. */
 #include "conv.h"
 #include "gemm.h"
 #include "wino.h"
@@ -20,7 +21,7 @@
 enum { MOST = 36 };                     /* positions */
 #define UNROLL _Pragma("GCC unroll 36")
 
-typedef struct form {                   /* m outputs, r weights per phase, A points, s phases along each axis (the stride) */
+typedef struct form { /* m outputs, r weights per phase, A points, s phases along each axis (the stride) */
   int m, r, A, s;
   su_range *x, *y, *y_divided, *w_turned, *w_straight, *finish_y, *finish_gx, *finish_gw;
 } form;
@@ -30,7 +31,7 @@ typedef struct wino {
   const form *f;
   int64_t th, tw, tiles, chunk;         /* patches down, right, in all, and per chunk */
   int64_t kx;                           /* channels of all phases: s*s*ci */
-  int64_t ldx, ldy, ldm;                /* floats from one patch to the next in V and Y, from one row to the next in M */
+  int64_t ldx, ldy, ldm; /* floats from one patch to the next in V and Y, from one row to the next in M */
   int64_t pu, px, py, pm;               /* floats from one position to the next in U, V, Y, M */
   size_t u, v, y, m;                    /* where these begin in the workspace, in floats */
   int32_t *rows, *cols;                 /* of x, for padded row or column i; -1: outside, zero */
@@ -77,7 +78,8 @@ WINO_INLINE void from_x(const job *j, int64_t first, int64_t last, const int A, 
 }
 
 /* Y for patches first .. last-1. */
-WINO_INLINE void from_y(const job *j, int64_t first, int64_t last, const int A, const int m, const int divided) {
+WINO_INLINE void from_y(const job *j, int64_t first, int64_t last, const int A, const int m,
+                        const int divided) {
   const wino *q = j->q;
   const su_conv_geo *g = &q->g;
   for (int64_t t = first; t < last; t++) {
@@ -101,9 +103,10 @@ WINO_INLINE void from_y(const job *j, int64_t first, int64_t last, const int A, 
 
 /* ---- weights ---- */
 
-/* One vector of channels of all phases. w: tap (i,j) lies at w + (i*kw + j)*step; u + phase*pstep + p*pu: product p of a phase. */
-WINO_INLINE void from_taps(const wino *q, const float *w, int64_t step, float *u, int64_t pstep, const int A, const int r,
-                           const int s) {
+/* One vector of channels of all phases. w: tap (i,j) lies at w + (i*kw + j)*step; u + phase*pstep + p*pu:
+ * product p of a phase. */
+WINO_INLINE void from_taps(const wino *q, const float *w, int64_t step, float *u, int64_t pstep, const int A,
+                           const int r, const int s) {
   int64_t kh = q->g.kh, kw = q->g.kw;
   for (int phase = 0; phase < s * s; phase++) {
     v16 d[16], e[24], f[MOST];
@@ -125,7 +128,8 @@ WINO_INLINE void straight(const job *j, int64_t first, int64_t last, const int A
     int64_t c0 = b / blocks * 32, n = ci - c0 < 32 ? ci - c0 : 32;
     for (int64_t o = b % blocks * 16; o < b % blocks * 16 + 16; o++)
       for (int64_t c = 0; c < n; c += 16)
-        from_taps(q, j->w + o * taps * ci + c0 + c, ci, j->u + c0 * co + o * 32 + c, (ci + 31) / 32 * 32 * co, A, r, s);
+        from_taps(q, j->w + o * taps * ci + c0 + c, ci, j->u + c0 * co + o * 32 + c, (ci + 31) / 32 * 32 * co,
+                  A, r, s);
   }
 }
 
@@ -147,8 +151,10 @@ WINO_INLINE void turned(const job *j, int64_t first, int64_t last, const int A, 
 
 /* ---- the matrix products, one for each position ---- */
 
-/* M_p = a_p U_p. Tasks are (position, panel of 32 columns); a: V or Y, with `ld` and `pa`; depth: its channels; n: columns of M. */
-static void multiply(const job *j, int64_t first, int64_t last, const float *a, int64_t ld, int64_t pa, int64_t depth, int64_t n) {
+/* M_p = a_p U_p. Tasks are (position, panel of 32 columns); a: V or Y, with `ld` and `pa`; depth: its
+ * channels; n: columns of M. */
+static void multiply(const job *j, int64_t first, int64_t last, const float *a, int64_t ld, int64_t pa,
+                     int64_t depth, int64_t n) {
   const wino *q = j->q;
   int64_t panels = (n + 31) / 32, mr = su_tile_height(j->count);
   for (int64_t task = first; task < last; task++) {
@@ -211,13 +217,14 @@ WINO_INLINE void to_y(const job *j, int64_t first, int64_t last, const int A, co
       UNROLL for (int k = 0; k < A; k++) wino_et(m, A, d + k, A, e + k, A);
       UNROLL for (int k = 0; k < m; k++) wino_et(m, A, e + A * k, 1, f + m * k, 1);
       if (j->bias) bias = *(const v16 *)(j->bias + c);
-      UNROLL for (int k = 0; k < m * m; k++)
-        if (r + k / m < g->oh && c0 + k % m < g->ow) *(v16 *)(y + (k / m * g->ow + k % m) * g->co + c) = f[k] + bias;
+      UNROLL for (int k = 0; k < m * m; k++) if (r + k / m < g->oh && c0 + k % m < g->ow) *
+        (v16 *)(y + (k / m * g->ow + k % m) * g->co + c) = f[k] + bias;
     }
   }
 }
 
-/* Patches overlap, so threads share out channels: 16-channel slices first .. last-1, all patches of the chunk in order. */
+/* Patches overlap, so threads share out channels: 16-channel slices first .. last-1, all patches of the chunk
+ * in order. */
 WINO_INLINE void to_gx(const job *j, int64_t first, int64_t last, const int A, const int s) {
   const wino *q = j->q;
   const su_conv_geo *g = &q->g;
@@ -260,16 +267,17 @@ WINO_INLINE void to_gw(const job *j, int64_t first, int64_t last, const int A, c
 
 /* ---- the three forms, compiled ---- */
 
-#define FORM(id, m_, r_, A_, s_)                                                                                     \
-  SU_CLONES static void id##_x(void *j, int64_t a, int64_t b) { from_x(j, a, b, A_, s_); }                           \
-  SU_CLONES static void id##_y(void *j, int64_t a, int64_t b) { from_y(j, a, b, A_, m_, 0); }                        \
-  SU_CLONES static void id##_yd(void *j, int64_t a, int64_t b) { from_y(j, a, b, A_, m_, 1); }                       \
-  SU_CLONES static void id##_wt(void *j, int64_t a, int64_t b) { turned(j, a, b, A_, r_, s_); }                      \
-  SU_CLONES static void id##_ws(void *j, int64_t a, int64_t b) { straight(j, a, b, A_, r_, s_); }                    \
-  SU_CLONES static void id##_fy(void *j, int64_t a, int64_t b) { to_y(j, a, b, A_, m_); }                            \
-  SU_CLONES static void id##_fx(void *j, int64_t a, int64_t b) { to_gx(j, a, b, A_, s_); }                           \
-  SU_CLONES static void id##_fw(void *j, int64_t a, int64_t b) { to_gw(j, a, b, A_, r_, s_); }                       \
-  static const form id = {m_, r_, A_, s_, id##_x, id##_y, id##_yd, id##_wt, id##_ws, id##_fy, id##_fx, id##_fw};
+#define FORM(id, m_, r_, A_, s_)                                                                  \
+  SU_CLONES static void id##_x(void *j, int64_t a, int64_t b) { from_x(j, a, b, A_, s_); }        \
+  SU_CLONES static void id##_y(void *j, int64_t a, int64_t b) { from_y(j, a, b, A_, m_, 0); }     \
+  SU_CLONES static void id##_yd(void *j, int64_t a, int64_t b) { from_y(j, a, b, A_, m_, 1); }    \
+  SU_CLONES static void id##_wt(void *j, int64_t a, int64_t b) { turned(j, a, b, A_, r_, s_); }   \
+  SU_CLONES static void id##_ws(void *j, int64_t a, int64_t b) { straight(j, a, b, A_, r_, s_); } \
+  SU_CLONES static void id##_fy(void *j, int64_t a, int64_t b) { to_y(j, a, b, A_, m_); }         \
+  SU_CLONES static void id##_fx(void *j, int64_t a, int64_t b) { to_gx(j, a, b, A_, s_); }        \
+  SU_CLONES static void id##_fw(void *j, int64_t a, int64_t b) { to_gw(j, a, b, A_, r_, s_); }    \
+  static const form id = {m_,      r_,      A_,      s_,      id##_x,  id##_y,                    \
+                          id##_yd, id##_wt, id##_ws, id##_fy, id##_fx, id##_fw};
 
 FORM(form43, 4, 3, 6, 1)
 FORM(form34, 3, 4, 6, 1)
@@ -291,7 +299,8 @@ static bool next_chunk(job *j) {
 
 static int64_t panels(int64_t channels) { return (channels + 31) / 32; }
 
-static void run_y(const su_conv_by *by, const float *x, const float *w, const float *bias, float *y, void *ws) {
+static void run_y(const su_conv_by *by, const float *x, const float *w, const float *bias, float *y,
+                  void *ws) {
   job j = start(by, y, ws);
   const form *f = j.q->f;
   j.x = x, j.w = w, j.bias = bias;
@@ -307,7 +316,8 @@ static void zero(void *arg, int64_t first, int64_t last) {
   memset((float *)arg + first, 0, (size_t)(last - first) * sizeof(float));
 }
 
-static void run_gx(const su_conv_by *by, const float *gy, const float *w, const float *bias, float *gx, void *ws) {
+static void run_gx(const su_conv_by *by, const float *gy, const float *w, const float *bias, float *gx,
+                   void *ws) {
   job j = start(by, gx, ws);
   const form *f = j.q->f;
   (void)bias;
@@ -321,7 +331,8 @@ static void run_gx(const su_conv_by *by, const float *gy, const float *w, const 
   }
 }
 
-static void run_gw(const su_conv_by *by, const float *x, const float *gy, const float *bias, float *gw, void *ws) {
+static void run_gw(const su_conv_by *by, const float *x, const float *gy, const float *bias, float *gw,
+                   void *ws) {
   job j = start(by, gw, ws);
   const form *f = j.q->f;
   (void)bias;
@@ -336,7 +347,8 @@ static void run_gw(const su_conv_by *by, const float *x, const float *gy, const 
 
 /* ---- planning ---- */
 
-/* Floats rounded up to an odd number of cache lines, so that streams that far apart do not meet in one cache set. */
+/* Floats rounded up to an odd number of cache lines, so that streams that far apart do not meet in one cache
+ * set. */
 static int64_t apart(int64_t floats) { return ((floats + 15) / 16 | 1) * 16; }
 
 static void lay_out(wino *q, enum su_conv_dir dir, size_t *bytes) {
@@ -377,11 +389,26 @@ static void free_wino(void *state) {
 
 static const form *form_of(const su_conv_geo *g) {
   bool even = g->ci % 16 == 0 && g->co % 16 == 0, small = g->h < INT32_MAX && g->w < INT32_MAX;
-  if (!even || !small || g->dh != 1 || g->dw != 1 || g->groups != 1 || g->kh != g->kw || g->sh != g->sw) return NULL;
+  if (!even || !small || g->dh != 1 || g->dw != 1 || g->groups != 1 || g->kh != g->kw || g->sh != g->sw)
+    return NULL;
   if (g->kh == 3 && g->sh == 1) return &form43;
   if (g->kh == 4 && g->sh == 1) return &form34;
-  if ((g->kh == 4 || g->kh == 3) && g->sh == 2 && g->ci % 32 == 0) return &form42;  /* phases begin at whole panels */
+  if ((g->kh == 4 || g->kh == 3) && g->sh == 2 && g->ci % 32 == 0)
+    return &form42; /* phases begin at whole panels */
   return NULL;
+}
+
+/* Cycles, roughly, of both ways: a vector of 16 products takes one, and a transformed number was measured to
+ * take 1.5 (weights; twice that when they leave the last-level cache), 1.2 (inputs) or 1.8 (outputs) on
+ * Zen 4. A quarter must be gained to bother. */
+bool su_conv_wino_pays(const su_conv_geo *g) {
+  const form *f = form_of(g);
+  if (!f) return false;
+  double tiles = (double)(g->n * ((g->oh + f->m - 1) / f->m) * ((g->ow + f->m - 1) / f->m));
+  double kx = (double)(f->s * f->s * g->ci), co = (double)g->co, positions = f->A * f->A;
+  double u = positions * kx * co;
+  double ours = positions * tiles * (kx * co / 14.4 + 1.2 * kx + 1.8 * co) + (u > 4e6 ? 3.0 : 1.5) * u;
+  return (double)su_conv_macs(g) / 14.4 > 1.25 * ours;
 }
 
 bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
@@ -390,7 +417,8 @@ bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir)
   if (!q) return false;
   q->g = *g, q->f = f, q->kx = f->s * f->s * g->ci;
   q->th = (g->oh + f->m - 1) / f->m, q->tw = (g->ow + f->m - 1) / f->m, q->tiles = g->n * q->th * q->tw;
-  int64_t nr = f->s * (q->th * f->m + f->r), nc = f->s * (q->tw * f->m + f->r), widest = g->ci > g->co ? g->ci : g->co;
+  int64_t nr = f->s * (q->th * f->m + f->r), nc = f->s * (q->tw * f->m + f->r),
+          widest = g->ci > g->co ? g->ci : g->co;
   q->rows = su_malloc((size_t)(nr + nc) * sizeof *q->rows);
   q->zeros = su_calloc((size_t)widest * sizeof *q->zeros);
   if (!q->rows || !q->zeros) {
@@ -400,9 +428,10 @@ bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir)
   q->cols = q->rows + nr;
   fill_table(q->rows, nr, g->h, g->pt, g->reflect, (g->oh - 1) * g->sh + g->kh);
   fill_table(q->cols, nc, g->w, g->pl, g->reflect, (g->ow - 1) * g->sw + g->kw);
-  static void (*const run[3])(const su_conv_by *, const float *, const float *, const float *, float *, void *) = {
-    run_y, run_gx, run_gw };
-  *by = (su_conv_by){.name = "wino", .run = run[dir], .free_state = free_wino, .state = q, .g = *g, .dir = dir};
+  static void (*const run[3])(const su_conv_by *, const float *, const float *, const float *, float *,
+                              void *) = {run_y, run_gx, run_gw};
+  *by =
+    (su_conv_by){.name = "wino", .run = run[dir], .free_state = free_wino, .state = q, .g = *g, .dir = dir};
   lay_out(q, dir, &by->workspace);
   return true;
 }

@@ -13,7 +13,8 @@
 #include "sha256.h"
 
 static const char magic[8] = {'S', 'U', 'M', 'I', 'C', 'K', 'P', 'T'};
-static const char for_people[] = "Sumi checkpoint. HDF5 begins at byte 512; the SHA-256 at byte 24 covers the rest.\n";
+static const char for_people[] =
+    "Sumi checkpoint. HDF5 begins at byte 512; the SHA-256 at byte 24 covers the rest.\n";
 enum { AT_VERSION = 8, AT_LENGTH = 16, AT_DIGEST = 24, DIGEST = 32, AT_TEXT = 56 };
 
 static void put_le(unsigned char *to, uint64_t v, int bytes) {

@@ -29,7 +29,8 @@ void su_owner_self(su_owner *me) {
   *me = (su_owner){.pid = (int)getpid()};
   if (gethostname(me->host, sizeof me->host - 1) != 0) me->host[0] = 0;
   read_line("/proc/sys/kernel/random/boot_id", me->boot, sizeof me->boot);
-  const char *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID"), *job = getenv("SLURM_JOB_ID");
+  const char *array = getenv("SLURM_ARRAY_JOB_ID"), *task = getenv("SLURM_ARRAY_TASK_ID");
+  const char *job = getenv("SLURM_JOB_ID");
   if (array && task) snprintf(me->job, sizeof me->job, "%.16s_%.12s", array, task);
   else if (job) snprintf(me->job, sizeof me->job, "%.31s", job);
   time_t now = time(NULL);
@@ -41,7 +42,7 @@ void su_owner_self(su_owner *me) {
 bool su_pid_alive(int pid) { return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM); }
 
 static void read_owner(int fd, su_owner *o) {
-  char text[768];
+  char text[769];
   *o = (su_owner){0};
   ssize_t n = pread(fd, text, sizeof text - 1, 0);
   text[n > 0 ? n : 0] = 0;
@@ -55,11 +56,14 @@ static void read_owner(int fd, su_owner *o) {
   }
 }
 
+/* One write of a fixed length: a claim that was truncated first could be found empty after a kill. */
 static bool write_owner(int fd, const su_owner *o) {
   char text[768];
-  int n = snprintf(text, sizeof text, "pid %d\nhost %s\nboot %s\njob %s\nsince %s\n", o->pid, o->host, o->boot, o->job,
-                   o->since);
-  return ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) == n && fsync(fd) == 0;
+  memset(text, '\n', sizeof text);
+  int n = snprintf(text, sizeof text, "pid %d\nhost %s\nboot %s\njob %s\nsince %s\n", o->pid, o->host,
+                   o->boot, o->job, o->since);
+  text[n] = '\n';
+  return pwrite(fd, text, sizeof text, 0) == (ssize_t)sizeof text && fsync(fd) == 0;
 }
 
 static bool no_locks(int err) { return err == ENOLCK || err == ENOSYS || err == EOPNOTSUPP || err == EINVAL; }
@@ -100,8 +104,8 @@ static int run_length(const char *path) {
 
 static bool taken(const char *path, const su_owner *o) {
   if (!o->pid) return su_fail("%.*s: another process has just claimed this run", run_length(path), path);
-  return su_fail("%.*s: process %d on %s is writing this run, since %s; stop it first, or choose another variant or seed",
-                 run_length(path), path, o->pid, o->host[0] ? o->host : "an unnamed host", o->since);
+  return su_fail("%.*s: process %d on %s is writing this run, since %s; stop it first, or choose another variant "
+                 "or seed", run_length(path), path, o->pid, o->host[0] ? o->host : "an unnamed host", o->since);
 }
 
 /* The lock is ours; may the claim be? */
@@ -111,8 +115,8 @@ static bool owner_is_gone(const char *path, const su_owner *o, const su_owner *m
   if (strcmp(o->host, me->host) == 0) return true;         /* this machine was restarted meanwhile */
   if (o->job[0] && strcmp(o->job, me->job) == 0) return true;   /* requeued elsewhere: Slurm runs a job once */
   if (beat < 0 || beat >= STALE) return true;
-  return su_fail("%.*s: process %d on %s wrote this run %.0f s ago and cannot be asked from here; wait %.0f s, or remove "
-                 "%s if it is dead", run_length(path), path, o->pid, o->host, beat, STALE - beat, path);
+  return su_fail("%.*s: process %d on %s wrote this run %.0f s ago and cannot be asked from here; wait %.0f s, "
+                 "or remove %s if it is dead", run_length(path), path, o->pid, o->host, beat, STALE - beat, path);
 }
 
 int su_claim_take(const char *path, double beat) {

@@ -74,15 +74,16 @@ static const char *fs_name(long type) {
   }
 }
 
-bool su_file_trouble(const char *path, const char *verb, const char *what, size_t bytes, const char *intact, int err) {
+bool su_file_trouble(const char *path, const char *verb, const char *what, size_t bytes, const char *intact,
+                     int err) {
   char dir[PATH_ROOM], need[16], left[16] = "? B";
   dir_of(path, dir, sizeof dir);
   if (!what) what = path;
   if (!intact) intact = "what was there before is intact";
   su_bytes_text((double)bytes, need, sizeof need);
   if (err == EFBIG)
-    return su_fail_code(SU_EMACHINE, "%s: %s needs %s, more than a file may have here (ulimit -f); %s", dir, what, need,
-                        intact);
+    return su_fail_code(SU_EMACHINE, "%s: %s needs %s, more than a file may have here (ulimit -f); %s", dir, what,
+                        need, intact);
   if (err == ENOSPC || err == EDQUOT) {
     struct statfs fs;
     bool known = statfs(dir, &fs) == 0;
@@ -118,7 +119,8 @@ bool su_dir_make(const char *path) {
     if (!c) break;
   }
   struct stat st;
-  if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return su_fail("%s is a file, a directory is wanted there", path);
+  if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+    return su_fail("%s is a file, a directory is wanted there", path);
   return true;
 }
 
@@ -270,7 +272,8 @@ static bool reads_back(const char *path, const su_put *put) {
   return same;
 }
 
-/* Opens .NAME.PID.tmp beside the file. One of our own pid was left by a dead namesake: containers reuse pids. */
+/* Opens .NAME.PID.tmp beside the file. One of our own pid was left by a dead namesake: containers reuse
+ * pids. */
 static int temporary(const char *path, const char *dir, char *tmp, size_t size) {
   const char *slash = strrchr(path, '/');
   snprintf(tmp, size, "%s/.%s.%d.tmp", dir, slash ? slash + 1 : path, (int)getpid());
@@ -308,10 +311,10 @@ bool su_file_put(const su_put *put) {
   if (failed) {
     int err = errno;
     if (tmp[0]) unlink(tmp);
-    return su_file_trouble(put->path, failed, put->what ? put->what : put->path, parts_size(put), put->intact, err);
+    return su_file_trouble(put->path, failed, put->what, parts_size(put), put->intact, err);
   }
   if (su_site(put->site, "dirsync")) errno = EIO, failed = "sync the directory of";
   if (!failed && !su_dir_sync(dir)) failed = "sync the directory of";
   if (!failed) return true;
-  return su_file_trouble(put->path, failed, put->what ? put->what : put->path, parts_size(put), put->intact, errno);
+  return su_file_trouble(put->path, failed, put->what, parts_size(put), put->intact, errno);
 }

@@ -8,7 +8,8 @@
 
 /* ---- the buffer libhdf5 works in ---- */
 
-/* The core driver asks these for its memory, so that it is counted and, when the file closes, kept instead of freed. */
+/* The core driver asks these for its memory, so that it is counted and, when the file closes, kept instead
+ * of freed. */
 static void *image_malloc(size_t size, H5FD_file_image_op_t op, void *udata) {
   (void)op;
   su_h5 *h = udata;
@@ -69,7 +70,8 @@ void su_h5_close(su_h5 *h) {
   su_free(h);
 }
 
-/* The end-of-file address in a version 0 superblock (HDF5 file format specification, II.A): absolute, byte 40. */
+/* The end-of-file address in a version 0 superblock (HDF5 file format specification, II.A): absolute, byte
+ * 40. */
 static size_t recorded_end(const unsigned char *superblock) {
   uint64_t end = 0;
   for (int i = 7; i >= 0; i--) end = end << 8 | superblock[40 + i];
@@ -125,12 +127,14 @@ hid_t su_h5_string_type(void) {
 }
 
 /* n < 0: a scalar. */
-static bool set(su_h5 *h, const char *path, const char *name, hid_t file_type, hid_t type, const void *data, int64_t n) {
+static bool set(su_h5 *h, const char *path, const char *name, hid_t file_type, hid_t type, const void *data,
+                int64_t n) {
   hsize_t dim = (hsize_t)n;
   hid_t obj = H5Oopen(h->file, path, H5P_DEFAULT), space = -1, attr = -1;
   bool ok = obj >= 0;
   if (ok && H5Aexists(obj, name) > 0) ok = H5Adelete(obj, name) >= 0;
-  if (ok) space = n < 0 ? H5Screate(H5S_SCALAR) : n == 0 ? H5Screate(H5S_NULL) : H5Screate_simple(1, &dim, NULL);
+  if (ok)
+    space = n < 0 ? H5Screate(H5S_SCALAR) : n == 0 ? H5Screate(H5S_NULL) : H5Screate_simple(1, &dim, NULL);
   if (ok) attr = H5Acreate2(obj, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
   ok = ok && attr >= 0 && (n == 0 || H5Awrite(attr, type, data) >= 0);
   if (attr >= 0) H5Aclose(attr);

@@ -1,5 +1,5 @@
-/* h5read.c -- reading HDF5: groups, attributes, numbers, text and tables. Never follows soft or external links, external
- * storage, virtual datasets or filters that are not built in. See h5.h. */
+/* h5read.c -- reading HDF5: groups, attributes, numbers, text and tables. Never follows soft or external
+ * links, external storage, virtual datasets or filters that are not built in. See h5.h. */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +29,8 @@ su_h5 *su_h5_open(const char *path) {
   su_h5_close(h);
   FILE *f = fopen(path, "rb");
   if (f) fclose(f);
-  su_fail_code(f ? SU_ESCRIPT : SU_ENONE, "%s: %s", path, f ? "not an HDF5 file, or a damaged one" : "no such file");
+  su_fail_code(f ? SU_ESCRIPT : SU_ENONE, "%s: %s", path,
+               f ? "not an HDF5 file, or a damaged one" : "no such file");
   return NULL;
 }
 
@@ -322,7 +323,8 @@ static bool read_column(hid_t d, hid_t row, unsigned i, hid_t space, su_value *v
   ok = to && (class != H5T_STRING || H5Tis_variable_str(member)) &&
        (v->n == 0 || H5Dread(d, one, H5S_ALL, H5S_ALL, H5P_DEFAULT, to) >= 0);
   if (class == H5T_STRING) {
-    for (int64_t k = 0; ok && k < v->n; k++) ok = su_names_add(&v->texts, ((char **)to)[k] ? ((char **)to)[k] : "");
+    char **text = to;
+    for (int64_t k = 0; ok && k < v->n; k++) ok = su_names_add(&v->texts, text[k] ? text[k] : "");
     if (ok && v->n) H5Dvlen_reclaim(one, space, H5P_DEFAULT, to);
     su_free(to);
   } else if (class == H5T_FLOAT) {

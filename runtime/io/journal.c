@@ -19,6 +19,8 @@ struct su_journal {
   int64_t n, cap, guess;               /* guess: series that the next number probably belongs to */
   int64_t step;
   double seconds;                      /* of the step being added */
+  char head[64];                       /* "step TAB seconds TAB" */
+  size_t head_bytes;
   int fd;                              /* -1: no journal */
   char *path, *intact;
   char *buf;                           /* the step's lines */
@@ -193,6 +195,7 @@ static bool put_lines(su_journal *j) {
 bool su_journal_begin(su_journal *j, int64_t step, double seconds) {
   j->step = step;
   j->seconds = seconds;
+  j->head_bytes = (size_t)snprintf(j->head, sizeof j->head, "%" PRId64 "\t%.17g\t", step, seconds);
   j->used = 0;
   j->guess = 0;
   return true;
@@ -200,9 +203,13 @@ bool su_journal_begin(su_journal *j, int64_t step, double seconds) {
 
 bool su_journal_add(su_journal *j, const char *name, double value) {
   su_series *s = su_journal_get(j, name);
-  if (!s || !make_room(j, strlen(name) + 96)) return false;
-  j->used += (size_t)snprintf(j->buf + j->used, j->room - j->used, "%" PRId64 "\t%.17g\t%s\t%.17g\n", j->step,
-                              j->seconds, name, value);
+  size_t n = strlen(name);
+  if (!s || !make_room(j, n + 96)) return false;
+  char *p = j->buf + j->used;
+  memcpy(p, j->head, j->head_bytes);
+  memcpy(p + j->head_bytes, name, n);
+  j->used += j->head_bytes + n;
+  j->used += (size_t)snprintf(j->buf + j->used, j->room - j->used, "\t%.17g\n", value);
   return su_series_add(s, (su_row){j->step, j->seconds, value});
 }
 
@@ -309,8 +316,8 @@ static const su_column columns[] = {{"step", 'i', offsetof(su_row, step)},
                                     {"value", 'r', offsetof(su_row, value)}};
 
 bool su_series_seal(const su_series *s, su_h5 *h, const char *path, bool squeeze) {
-  su_table t = {.title = s->name, .columns = columns, .n_columns = 3, .rows = s->rows, .row_bytes = sizeof *s->rows,
-                .n_rows = s->n, .squeeze = squeeze};
+  su_table t = {.title = s->name, .columns = columns, .n_columns = 3, .rows = s->rows,
+                .row_bytes = sizeof *s->rows, .n_rows = s->n, .squeeze = squeeze};
   return su_h5_table(h, path, &t);
 }
 

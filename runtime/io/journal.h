@@ -1,9 +1,10 @@
-/* journal.h -- the numbers of a run: every metric's rows in memory, and the journal that keeps them between two seals.
- * Not run.h5 itself: lua/sumi/store.lua decides what is sealed and when.
+/* journal.h -- the numbers of a run: every metric's rows in memory, and the journal that keeps them between
+ * two seals. Not run.h5 itself: lua/sumi/store.lua decides what is sealed and when.
  *
- * journal.tsv has one line per number, step TAB seconds TAB metric TAB value (%.17g), and one write() per step. Lines
- * whose metric begins with '@' are notes (events, samples) that are sealed into tables of their own. A line without its
- * newline is torn and ignored, and so is a row that the sealed series already reaches (its last step >= the row's). */
+ * journal.tsv has one line per number, step TAB seconds TAB metric TAB value (%.17g), and one write() per
+ * step. Lines whose metric begins with '@' are notes (events, samples) that are sealed into tables of their
+ * own. A line without its newline is torn and ignored, and so is a row that the sealed series already
+ * reaches (its last step >= the row's). */
 #ifndef SUMI_IO_JOURNAL_H
 #define SUMI_IO_JOURNAL_H
 
@@ -38,23 +39,25 @@ bool su_journal_open(su_journal *j, const char *path);
 bool su_journal_empty(su_journal *j);                        /* after a seal */
 /* What a failed write may promise, e.g. "run.h5 and step 40 are intact". */
 bool su_journal_intact(su_journal *j, const char *text);
-/* One step: rows to memory and, in one write(), to the journal. Allocates only when an array grows. A failed write
- * leaves the journal as it was, and the rows in memory. fdatasync at most every 10 s: what a power cut may eat. */
+/* One step: rows to memory and, in one write(), to the journal. Allocates only when an array grows. A
+ * failed write leaves the journal as it was, and the rows in memory. fdatasync at most every 10 s: what a
+ * power cut may eat. */
 bool su_journal_begin(su_journal *j, int64_t step, double seconds);
 bool su_journal_add(su_journal *j, const char *name, double value);
 bool su_journal_end(su_journal *j);
 /* A note, one write(): key must begin with '@'; text may hold anything. */
 bool su_journal_note(su_journal *j, int64_t step, double seconds, const char *key, const char *text);
 
-/* Replays a journal's text: rows into the series, notes to the callback (text unescaped). Returns rows taken, -1 with a
- * message on failure; *skipped counts lines that were torn, unreadable or sealed already. */
+/* Replays a journal's text: rows into the series, notes to the callback (text unescaped). Returns rows
+ * taken, -1 with a message on failure; *skipped counts lines that were torn, unreadable or sealed already. */
 typedef bool (*su_note_fn)(void *ctx, int64_t step, double seconds, const char *key, const char *text);
 int64_t su_journal_replay(su_journal *j, char *text, su_note_fn note, void *ctx, int64_t *skipped);
 
 /* ---- sealing ---- */
 
 typedef struct su_summary { double last, best, mean; int64_t best_step; } su_summary;
-/* last value, best value (NaN never is best) and its step, mean of the last 10 % (at least one row). n must be > 0. */
+/* last value, best value (NaN never is best) and its step, mean of the last 10 % (at least one row). n must
+ * be > 0. */
 su_summary su_series_summary(const su_series *s);
 bool su_series_seal(const su_series *s, su_h5 *h, const char *path, bool squeeze);
 /* Reads a table {step, seconds, value} into an empty series. */

@@ -40,9 +40,9 @@ static bool matmul_shape(su_call *c) {
   su_gemm g = matmul_sizes(c);
   int64_t k = c->in[1].shape[c->i[1] ? 1 : 0];
   if (k != g.k)
-    return su_fail("matmul: the left matrix has %lld columns, the right one %lld rows (%s%s times %s%s)", (long long)g.k,
-                   (long long)k, su_shape_text(&c->in[0]), c->i[0] ? " transposed" : "", su_shape_text(&c->in[1]),
-                   c->i[1] ? " transposed" : "");
+    return su_fail("matmul: the left matrix has %lld columns, the right one %lld rows (%s%s times %s%s)",
+                   (long long)g.k, (long long)k, su_shape_text(&c->in[0]), c->i[0] ? " transposed" : "",
+                   su_shape_text(&c->in[1]), c->i[1] ? " transposed" : "");
   matrix_out(c, g.m, g.n);
   return true;
 }
@@ -51,7 +51,8 @@ static bool linear_shape(su_call *c) {
   if (!su_want_ndim(c, 0, 2) || !su_want_ndim(c, 1, 2)) return false;
   su_gemm g = linear_sizes(c);
   if (c->in[1].shape[1] != g.k)
-    return su_fail("linear: weight wants %lld inputs, input has %lld", (long long)c->in[1].shape[1], (long long)g.k);
+    return su_fail("linear: weight wants %lld inputs, input has %lld", (long long)c->in[1].shape[1],
+                   (long long)g.k);
   if (c->in[2].ndim >= 0 && (c->in[2].ndim != 1 || c->in[2].shape[0] != g.n))
     return su_fail("linear: bias should be [%lld], it is %s", (long long)g.n, su_shape_text(&c->in[2]));
   matrix_out(c, g.m, g.n);
@@ -107,7 +108,8 @@ static bool linear_plan(su_plan *p) {
   return true;
 }
 
-/* ---- gradients: y = A B gives gA = gy B', gB = A' gy; where a is the transpose of A, ga is the transpose of gA ---- */
+/* ---- gradients: y = A B gives gA = gy B', gB = A' gy; where a is the transpose of A, ga is the transpose of
+ * gA ---- */
 
 static bool matmul_grad(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   su_tensor *a = n->in[0], *b = n->in[1], *g = gy[0];
@@ -127,8 +129,9 @@ static bool linear_grad(const su_node *n, su_tensor *const *gy, const bool *want
 /* ---- the entries ---- */
 
 static const char *const matmul_cases[] = {
-  "a=3,4 b=4,5", "a=4,3 b=4,5 ta=1", "a=3,4 b=5,4 tb=1", "a=4,3 b=5,4 ta=1 tb=1", "a=1,7 b=7,1", "a=37,21 b=21,45",
-  "a=40,29 b=40,70 ta=1", "a=64,33 b=35,33 tb=1", NULL };
+  "a=3,4 b=4,5",           "a=4,3 b=4,5 ta=1",     "a=3,4 b=5,4 tb=1",
+  "a=4,3 b=5,4 ta=1 tb=1", "a=1,7 b=7,1",          "a=37,21 b=21,45",
+  "a=40,29 b=40,70 ta=1",  "a=64,33 b=35,33 tb=1", NULL};
 static const char *const linear_cases[] = { "x=3,4 w=5,4 b=5", "x=2,6 w=1,6", "x=37,19 w=43,19 b=43", NULL };
 
 SU_OP(matmul) {

@@ -117,7 +117,7 @@ static bool slice_shape(su_call *c) {
   if (!axis_ok(c)) return false;
   int64_t first = c->i[1], count = c->i[2], d = c->in[0].shape[c->i[0]];
   if (first < 0 || count < 0 || first + count > d)
-    return su_fail("slice: %" PRId64 " to %" PRId64 " of axis %" PRId64 ", which has %" PRId64 " in %s", first + 1,
+    return su_fail("slice: entries %" PRId64 " to %" PRId64 " of axis %" PRId64 " are asked for; it has %" PRId64 " in %s", first + 1,
                    first + count, c->i[0] + 1, d, su_shape_text(&c->in[0]));
   c->out[0] = c->in[0];
   c->out[0].shape[c->i[0]] = count;

@@ -1,8 +1,9 @@
 -- bench.lua -- `sumi bench [NAME...]`: how fast this machine trains, against PyTorch if there is one.
 --
--- Every case runs in a process of its own (peak memory is its own too), Sumi and the peer in turns, so that both meet the same
--- weather. The peer is $SUMI_PEER_PYTHON, or python3, when it can import torch; otherwise its columns stay empty.
--- Names: start, eager, conv, mlpgan, dcgan64, pix2pix256, cyclegan128; none means all. SUMI_BENCH_ROUNDS (2) turns each.
+-- Every case runs in a process of its own (peak memory is its own too), Sumi and the peer in turns, so that
+-- both meet the same weather. The peer is $SUMI_PEER_PYTHON, or python3, when it can import torch; otherwise its
+-- columns stay empty. Names: start, eager, conv, mlpgan, dcgan64, pix2pix256, cyclegan128; none means all.
+-- SUMI_BENCH_ROUNDS (2): turns of each.
 local core = require "sumi.core"
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
@@ -80,33 +81,44 @@ local function run_case(c, peer)
     add(ours, r)
     for _, mode in ipairs(peer and c.modes or {}) do
       theirs[mode] = theirs[mode] or { times = {} }
-      add(theirs[mode], ask { peer, here .. "/peer.py", c[1], mode, tostring(c.steps), tostring(c.seconds), tostring(core.threads()) })
+      local argv = { peer, here .. "/peer.py", c[1], mode, tostring(c.steps), tostring(c.seconds) }
+      argv[#argv + 1] = tostring(core.threads())
+      add(theirs[mode], ask(argv))
     end
   end
   local best                            -- the mode in which the peer is fastest
   for _, mode in ipairs(c.modes) do
     local t = theirs[mode]
-    if t and #t.times > 0 and (not best or median(t.times) < median(best.times)) then best, best.mode = t, mode end
+    if t and #t.times > 0 and (not best or median(t.times) < median(best.times)) then
+      t.mode, best = mode, t
+    end
   end
   return ours, best, note
 end
 
+local function faster(o, p)
+  local m, t = median(o.times), median(p.times)
+  return p.mode, ms(t), ms(math.min(table.unpack(p.times))), ("%.0f"):format(p.peak), ("%.2fx"):format(t / m),
+    ("%.2fx"):format(o.peak / p.peak)
+end
+
+local function step_row(row, name, o, p)
+  local m = median(o.times)
+  local peer = table.pack("", "", "", "", "", "")
+  if p then peer = table.pack(faster(o, p)) end
+  print(row:format(name, ms(m), ms(math.min(table.unpack(o.times))), ("%.0f"):format(o.peak),
+    ("%.0f"):format(o.flops / m * 1e-6), table.unpack(peer)))
+end
+
 local function step_table(peer)
-  local row = "  %-13s %10s %10s %8s %9s   %-4s %10s %10s %8s %8s %8s"
-  print(row:format("training step", "median ms", "min ms", "peak MB", "GFLOP/s", "mode", "median ms", "min ms", "peak MB", "faster",
-    "memory"))
+  local row = "  %-13s %10s %10s %8s %9s   %-5s %10s %10s %8s %8s %8s"
+  print(row:format("training step", "median ms", "min ms", "peak MB", "GFLOP/s", "peer", "median ms", "min ms",
+    "peak MB", "faster", "memory"))
   for _, c in ipairs(cases) do
     if wanted(c[1]) then
       local o, p, note = run_case(c, peer)
-      if #o.times == 0 then
-        print(("  %-13s failed: %s"):format(c[1], note))
-      else
-        local m = median(o.times)
-        local t = p and median(p.times)
-        print(row:format(c[1], ms(m), ms(math.min(table.unpack(o.times))), ("%.0f"):format(o.peak), ("%.0f"):format(o.flops / m * 1e-6),
-          p and p.mode or "", ms(t), ms(p and math.min(table.unpack(p.times))), p and ("%.0f"):format(p.peak) or "",
-          p and ("%.2fx"):format(t / m) or "", p and ("%.2fx"):format(o.peak / p.peak) or ""))
-      end
+      if #o.times == 0 then print(("  %-13s failed: %s"):format(c[1], note))
+      else step_row(row, c[1], o, p) end
     end
   end
 end
@@ -143,8 +155,9 @@ end
 local function eager_table()
   local x = core.full(1, { 2 }):keep()
   local w = core.full(1, { 2 }):keep():learn()
-  print(("  an op on two numbers, from Lua           %8.2f us"):format(per_call(function(a) core.drop(a + 1) end, x, 20000)))
-  print(("  the same, recorded for a gradient        %8.2f us"):format(per_call(function(a) core.drop(a + 1) end, w, 20000)))
+  local function op(a) core.drop(a + 1) end
+  print(("  an op on two numbers, from Lua           %8.2f us"):format(per_call(op, x, 20000)))
+  print(("  the same, recorded for a gradient        %8.2f us"):format(per_call(op, w, 20000)))
 end
 
 -- ---- convolutions ----
@@ -201,8 +214,9 @@ end
 require("sumi.context").reset(1, "cpu")
 local peer, version = find_peer()
 local cpu = core.cpu()
-print(("sumi %s on %s, %d threads; peer: %s"):format(core.version, cpu.name or cpu.model or "an unknown CPU", core.threads(),
-  peer and "PyTorch " .. version or "none (set SUMI_PEER_PYTHON to a python that has torch)"))
+local who = peer and "PyTorch " .. version or "none (set SUMI_PEER_PYTHON to a python that has torch)"
+print(("sumi %s on %s, %d threads; peer: %s"):format(core.version, cpu.name or cpu.model or "an unknown CPU",
+  core.threads(), who))
 if wanted "start" then start_table() end
 if wanted "eager" then eager_table() end
 if wanted "conv" then conv_table() end

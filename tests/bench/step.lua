@@ -1,5 +1,6 @@
--- step.lua CASE STEPS [SECONDS] -- a process of its own for one case, so that its memory is its own. Prints a line that bench.lua reads:
--- the clock at the first Lua line and after the first step (to be compared with the parent's), milliseconds of each further step.
+-- step.lua CASE STEPS [SECONDS] -- a process of its own for one case, so that its memory is its own. Prints a
+-- line that bench.lua reads: the clock at the first Lua line and after the first step (to be compared with the
+-- parent's), and milliseconds of each further step.
 local core = require "sumi.core"
 local first_line = core.now()
 local case, steps, seconds = ...
@@ -19,5 +20,6 @@ for k = 1, tonumber(steps) do
   times[k] = ("%.4f"):format(1e3 * (core.now() - t))
   if core.now() - began > tonumber(seconds or 1e9) then break end
 end
-io.write(("first_line=%.6f first_step=%.6f flops=%.0f peak_mb=%.1f allocs=%d times=%s\n"):format(first_line, first_step, flops,
-  core.peak_rss() / 2 ^ 20, core.sys_allocs() - allocs, table.concat(times, ",")))
+local line = "first_line=%.6f first_step=%.6f flops=%.0f peak_mb=%.1f allocs=%d times=%s\n"
+io.write(line:format(first_line, first_step, flops, core.peak_rss() / 2 ^ 20, core.sys_allocs() - allocs,
+  table.concat(times, ",")))

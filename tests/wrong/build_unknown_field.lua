@@ -1,0 +1,6 @@
+local _ENV = require "sumi"
+return experiment { "wrong",
+  build = function(c)
+    return { playres = {} }
+  end,
+}

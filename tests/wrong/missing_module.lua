@@ -1,0 +1,2 @@
+local _ENV = require "sumi"
+local layers = require "my_layers"

@@ -1,0 +1,2 @@
+local _ENV = require "sumi"
+local G = net { input = 4, linear(2) }

@@ -1,0 +1,3 @@
+local _ENV = require "sumi"
+local G = net { input = 4, linear(2)
+return experiment { "wrong" }
