@@ -126,7 +126,7 @@ local bad = {
   { "truncated", "p4.jpg", copy("truncated.jpg", "p4.jpg"), "truncated JPEG" },
   { "truncated_png", "p4.png", copy("truncated.png", "p4.png"), "truncated PNG" },
   { "empty", "p4.jpg", function(dir) write(dir .. "/p4.jpg", "") end, "empty" },
-  { "text", "p4.png", function(dir) write(dir .. "/p4.png", "This is no picture.\n") end, "is no" },
+  { "text", "p4.png", function(dir) write(dir .. "/p4.png", "This is no picture.\n") end, "not an image that Sumi reads" },
   { "gone", "p4.png", function(dir) core.spawn { "ln", "-s", "/nonexistent/p.png", dir .. "/p4.png" } end, "No such file" },
   { "locked", "p4.png", function(dir)
     picture(dir .. "/p4.png", 30, 30, 0)
@@ -257,9 +257,9 @@ end)
 T.test("a limit on the size of files: exit 6, and it goes on without it", function()
   local results = fresh_dir()
   local dir = results .. "/rings/default/seed-0"
-  local r = shell("ulimit -f $(($2 / 512)); shift 2; exe=$0; exec \"$@\"", tostring(24 * 1024), "env", often, exe, "run", rings,
+  local r = shell("ulimit -f $(($2 / 512)); shift 2; exec \"$@\"", tostring(40 * 1024), "env", often, exe, "run", rings,
     "--results", results, "-q", table.unpack(knobs))
-  expect(r, 6, "ulimit -f", "intact")
+  expect(r, 6, "ulimit -f", "run.h5 is intact", "sumi resume " .. dir)
   goes_on(dir)
 end)
 

@@ -101,8 +101,10 @@ local function save(g, at)
   local meta = g:counters()
   meta.seed, meta.step, meta.steps, meta.seconds = context.seed, at, g.total, g.seconds
   meta.threads, meta.device, meta.philox = core.threads(), context.device, 1
+  local began = core.now()
   g.run:save(at, g:tensors(), meta)
   g.saved_at, g.saved_when = at, core.now()
+  g.save_every = math.max(60, 30 * (g.saved_when - began))     -- saving takes 3% of the time at most
 end
 
 local function measure_all(g, at, force)
@@ -156,7 +158,7 @@ end
 local function due(g, at)
   local every = g.checkpoint_steps
   if every then return at % every == 0 end
-  return core.now() - g.saved_when >= 60
+  return core.now() - g.saved_when >= (g.save_every or 60)
 end
 
 local function stop_by_signal(g, at, name)
@@ -212,6 +214,7 @@ local function guarded(g, first)
   g.run:finish(state, code, tostring(err.msg))
   local note = g.saved_at and ("  last good checkpoint: step %d of %s"):format(g.saved_at, g.run.dir) or
     ("  no checkpoint was written yet; the record is in %s"):format(g.run.dir)
+  if code == 6 then note = note .. ("\n  when there is room, go on with:  sumi resume %s"):format(g.run.dir) end
   local text = tostring(err.msg) .. "\n" .. note
   term.record(text)
   term.keep(nil)
