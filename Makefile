@@ -92,10 +92,10 @@ bench: all
 
 # The whole suite under AddressSanitizer and UndefinedBehaviorSanitizer, in a build of its own.
 asan: test-deps
-	@mkdir -p build-asan && ln -sfn ../lua build-asan/lua && ln -sfn ../tests build-asan/tests
-	@$(MAKE) --no-print-directory -j2 BUILD=build-asan BIN=build-asan/sumi O=-O1 \
+	@mkdir -p build-asan/bin && ln -sfn ../../lua build-asan/bin/lua && ln -sfn ../../tests build-asan/bin/tests
+	@$(MAKE) --no-print-directory -j2 BUILD=build-asan BIN=build-asan/bin/sumi O=-O1 \
 	  SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" all asan-tests
-	@ASAN_OPTIONS=detect_leaks=0 BUILD=build-asan SUMI=build-asan/sumi tests/run
+	@ASAN_OPTIONS=detect_leaks=0 BUILD=build-asan SUMI=build-asan/bin/sumi tests/run
 asan-tests: $(TESTS)
 
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/lua/5.4/sumi

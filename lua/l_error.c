@@ -1,8 +1,8 @@
-/* l_error.c -- errors with the script's line: how C and Lua code of the library raises them, and what is made of the errors that
- * plain Lua raises. An error of ours is a table {code=, msg=}; code is the exit code.
+/* l_error.c -- errors with the script's line: how C and Lua code of the library raises them, and what is made of
+ * the errors that plain Lua raises. An error of ours is a table {code=, msg=}; code is the exit code.
  *
- * Lua forgets a function that ends in `return f(x)` when f is a Lua function, and with it the line of a mistake in that call. C functions
- * leave the caller where it is: so scripts are given the library's functions behind core.entry. */
+ * Lua forgets a function that ends in `return f(x)` when f is a Lua function, and with it the line of a mistake in
+ * that call. C functions leave the caller where it is: so scripts get the library's functions behind core.entry. */
 #include "l.h"
 
 #include <stdarg.h>
@@ -150,22 +150,23 @@ int sul_explain(lua_State *L) {
   }
   lua_settop(L, 1);
   if (lua_type(L, 1) != LUA_TSTRING) {
-    if (luaL_getmetafield(L, 1, "__tostring") == LUA_TNIL) lua_pushfstring(L, "a %s was raised as an error", luaL_typename(L, 1));
-    else luaL_tolstring(L, 1, NULL);
+    if (luaL_getmetafield(L, 1, "__tostring") != LUA_TNIL) luaL_tolstring(L, 1, NULL);
+    else lua_pushfstring(L, "a %s was raised as an error", luaL_typename(L, 1));
     lua_replace(L, 1);
     lua_settop(L, 1);
   }
   const char *msg = lua_tostring(L, 1);
-  if (getenv("SUMI_TRACE")) {
+  if (getenv("SUMI_TRACE") && *getenv("SUMI_TRACE")) {
     luaL_traceback(L, L, msg, 1);
     return 1;
   }
   if (!raiser(L, &ar)) return 1;
   const char *own = strstr(msg, ar.short_src) == msg ? msg + strlen(ar.short_src) : NULL;
-  if (is_library(library(L), ar.source)) {
+  /* one of ours that tells another line passed on what the script raised */
+  if (is_library(library(L), ar.source) && (own || !has_line(msg))) {
     sul_where(L);
-    const char *said = own && has_line(msg) ? strchr(own + 1, ':') + 2 : msg;
-    lua_pushfstring(L, "%s\n  inside the library (%s:%d); SUMI_TRACE=1 shows the way there", said, ar.source + 1, ar.currentline);
+    lua_pushfstring(L, "%s\n  inside the library (%s:%d); SUMI_TRACE=1 shows the way there",
+                    own && has_line(msg) ? strchr(own + 1, ':') + 2 : msg, ar.source + 1, ar.currentline);
   } else if (own) {
     lua_pushstring(L, ar.source + 1);  /* Lua shortens long names */
     lua_pushstring(L, own);
@@ -202,8 +203,8 @@ static int l_entry(lua_State *L) {
 }
 
 void sul_open_error(lua_State *L) {
-  static const luaL_Reg functions[] = {{"where", l_where}, {"blame", l_blame}, {"fail", l_fail}, {"fail_at", l_fail_at},
-                                       {"explain", sul_explain}, {"entry", l_entry}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"where", l_where}, {"blame", l_blame}, {"fail", l_fail},
+    {"fail_at", l_fail_at}, {"explain", sul_explain}, {"entry", l_entry}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   if (luaL_newmetatable(L, "sumi.error")) {
     lua_pushcfunction(L, error_tostring);

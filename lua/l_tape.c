@@ -4,6 +4,7 @@
 #include "../runtime/ops/ops.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* ---- where a node was recorded ---- */
 
@@ -11,14 +12,21 @@ static int held;                       /* > 0: inside a net call, whose line was
 
 void sul_site(lua_State *L) {
   if (held || !su_recording()) return;
+  static char text[300];               /* the last one, as it is often the next */
+  static size_t name;                  /* bytes of its file name */
+  static int line;
+  static const char *interned;
   lua_Debug ar;
-  char text[300];
   if (!sul_script_line(L, &ar)) {
     su_set_site(NULL);
     return;
   }
-  snprintf(text, sizeof text, "%s:%d", ar.source + 1, ar.currentline);
-  su_set_site(su_intern(text));
+  if (!interned || line != ar.currentline || strncmp(text, ar.source + 1, name) != 0 || ar.source[1 + name]) {
+    snprintf(text, sizeof text, "%s:%d", ar.source + 1, ar.currentline);
+    name = strlen(ar.source + 1), line = ar.currentline;
+    interned = su_intern(text);
+  }
+  su_set_site(interned);
 }
 
 /* core.enter() takes the script's line for all that is recorded until the matching core.leave(). */

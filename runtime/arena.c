@@ -82,8 +82,8 @@ static su_block *grow(su_arena *a, size_t size) {
   bool extend = last && !last->used;   /* a free block at the top grows instead */
   size_t need = extend ? size - last->size : size;
   if (a->top + need > a->reserve || su_fault("arena")) {
-    su_fail_code(SU_EMACHINE, "out of memory: a tensor of %zu bytes on top of %zu in use; the budget is %zu "
-                 "(SUMI_MEMORY sets it)", size, a->used, a->reserve);
+    su_fail_code(SU_EMACHINE, "out of memory: a tensor of %.1f MB on top of %.1f MB in use; the budget is %.1f MB "
+                 "(SUMI_MEMORY sets it, in MiB)", 1e-6 * (double)size, 1e-6 * (double)a->used, 1e-6 * (double)a->reserve);
     return NULL;
   }
   su_count_sys_alloc();

@@ -184,7 +184,8 @@ local function check_game(g)
   for _, k in ipairs { "epochs", "steps" } do
     local v = g[k]
     if v and (type(v) ~= "number" or v < 1 or (k == "steps" and v ~= math.floor(v))) then
-      core.fail_at(g.where, ("experiment: %s wants a %snumber of at least 1, got %s"):format(k, k == "steps" and "whole " or "", util.show(v)))
+      core.fail_at(g.where, ("experiment: %s wants a %snumber of at least 1, got %s"):format(k,
+        k == "steps" and "whole " or "", util.show(v)))
     end
   end
 end
@@ -212,7 +213,9 @@ local function name_nets(g)
   end
   local by_name = {}
   for _, n in ipairs(context.nets) do
-    if by_name[n.name] then core.fail_at(n.at, ("net: two nets are called '%s'; give one another name: net{\"NAME\", ...}"):format(n.name)) end
+    if by_name[n.name] then
+      core.fail_at(n.at or "", ("net: two nets are called '%s'; give one another name: net{\"NAME\", ...}"):format(n.name))
+    end
     by_name[n.name] = true
   end
 end

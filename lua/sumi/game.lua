@@ -74,7 +74,8 @@ end
 
 local function check_loss(p, l, t)
   if not core.is_tensor(t) then
-    core.fail_at(l.at, ("player %s: loss %s must return a tensor of one number, it returned %s"):format(p.name, l.name, util.show(t)))
+    core.fail_at(l.at, ("player %s: loss %s must return a tensor of one number, it returned %s"):format(p.name, l.name,
+      util.show(t)))
   end
   if t:size() ~= 1 then
     core.fail_at(l.at, ("player %s: loss %s must return one number, it returned %s; end it with :mean()"):format(p.name, l.name,
@@ -127,8 +128,8 @@ local function learn(self, p, k, x, common)
   local any = false
   for j = 1, #grads do any = any or grads[j] end
   if not any then
-    core.fail_at(p.at, ("player %s: none of its losses depends on its weights, so it cannot learn; is there a :detach(), or another " ..
-      "player's net?"):format(p.name))
+    core.fail_at(p.at, ("player %s: none of its losses depends on its weights, so it cannot learn; is there a :detach(), " ..
+      "or another player's net?"):format(p.name))
   end
   local rate = schedule.value(p.opt.lr, self.epoch, self.at)
   if type(p.opt.lr) ~= "number" then log(self, p.rate_key, rate) end

@@ -111,7 +111,12 @@ for _, k in ipairs { "bce", "l1", "mse", "adversarial", "gradient_penalty" } do 
 for _, k in ipairs { "images", "mnist", "ring", "points_grid" } do names[k] = data[k] end
 for _, k in ipairs { "grid", "modes", "measure" } do names[k] = metric[k] end
 for _, k in ipairs { "curve", "strip" } do
-  names[k] = function(t) return require("sumi.figure")[k](t) end   -- gnuplot's side is loaded only when a script names a figure
+  names[k] = function(t)               -- gnuplot's side is loaded only when a script names a figure
+    if type(t) ~= "table" then
+      core.fail(("%s: wants what it shows in a table, %s"):format(k, k == "curve" and 'curve { "loss/G/*" }' or 'strip { "sample/fake" }'))
+    end
+    return require("sumi.figure")[k](t)
+  end
 end
 
 -- ---- plain Lua ----

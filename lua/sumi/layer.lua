@@ -51,8 +51,8 @@ local function build_conv(self, b, s)
   end
   local oh, ow = (h + 2 * p - d * (k - 1) - 1) // st + 1, (w + 2 * p - d * (k - 1) - 1) // st + 1
   if oh < 1 or ow < 1 then
-    unfit(self, "a window of %dx%d does not fit its input of %dx%d pixels padded by %d; use a larger input, a smaller kernel or pad",
-      k, k, h, w, p)
+    unfit(self, "a window of %dx%d does not fit its input of %dx%d pixels padded by %d; use a larger input, a smaller kernel " ..
+      "or pad", k, k, h, w, p)
   end
   if self.edge == "reflect" and (p >= h or p >= w) then
     unfit(self, "reflecting %d pixels needs more than %d of them, its input has %dx%d", p, p, h, w)
@@ -346,7 +346,8 @@ function layer.skip(l)
     build = function(self, b, s)
       local out = b:child(1, inner, s)
       if #out ~= 3 or out[1] ~= s[1] or out[2] ~= s[2] then
-        unfit(self, "%s comes back as %s; what is inside must return the height and width that it got", shape_text(s), shape_text(out))
+        unfit(self, "%s comes back as %s; what is inside must return the height and width that it got", shape_text(s),
+          shape_text(out))
       end
       return { s[1], s[2], s[3] + out[3] }
     end,

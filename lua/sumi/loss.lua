@@ -51,8 +51,9 @@ end
 
 -- gradient_penalty(D, real, fake): mean((|grad D(x)| - 1)^2) at points between real and fake (Gulrajani et al. 2017, eq. 3).
 function loss.gradient_penalty(D, real, fake)
-  for _, x in ipairs { real or false, fake or false } do
-    if not core.is_tensor(x) then core.fail("gradient_penalty: gradient_penalty(D, real, fake) wants two tensors, got " .. util.show(x)) end
+  if not core.is_tensor(real) or not core.is_tensor(fake) then
+    core.fail(("gradient_penalty: wants a net and two tensors, gradient_penalty(D, real, fake); got %s and %s"):format(util.show(real),
+      util.show(fake)))
   end
   local shape = real:shape()
   local one = { shape[1] }

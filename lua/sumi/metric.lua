@@ -178,7 +178,8 @@ function metric.measure(spec)
     metric.quietly(function() v = spec[2](game, step) end)
     if core.is_tensor(v) then v = v:item() end
     if type(v) ~= "number" then
-      core.fail_at(core.where(spec[2]), ("measure %s: its function must return a number, it returned %s"):format(spec[1], util.show(v)))
+      core.fail_at(core.where(spec[2]), ("measure %s: its function must return a number, it returned %s"):format(spec[1],
+        util.show(v)))
     end
     return { { spec[1], v, spec.better or "lower" } }
   end })

@@ -15,7 +15,9 @@ function net.is(v) return getmetatable(v) == Net end
 
 -- normal(std): weights N(0, std), norm gains N(1, std), biases 0 (Radford et al. 2015, and what pix2pix and CycleGAN use).
 function net.normal(std)
-  if std ~= nil and type(std) ~= "number" then core.fail("normal: wants the deviation of the weights, normal(0.02); got " .. util.show(std)) end
+  if std ~= nil and type(std) ~= "number" then
+    core.fail("normal: wants the deviation of the weights, normal(0.02); got " .. util.show(std))
+  end
   return { kind = "normal", std = std or 0.02 }
 end
 

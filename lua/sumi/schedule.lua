@@ -16,7 +16,9 @@ local function make(spec, what, at)
 end
 
 local function range(spec, what)
-  if type(spec) ~= "table" then core.fail(("%s: wants a table, %s{2e-4, 0, to = 100}; got %s"):format(what, what, util.show(spec))) end
+  if type(spec) ~= "table" then
+    core.fail(("%s: wants a table, %s{2e-4, 0, to = 100}; got %s"):format(what, what, util.show(spec)))
+  end
   util.strict(spec, { "from", "to", "epochs", "unit" }, what, true)
   local from, to = spec.from or 0, spec.to or spec.epochs
   if type(from) ~= "number" or (to and type(to) ~= "number") then

@@ -28,7 +28,10 @@ end
 
 local function call_script(path, text)
   local f, err = load(text, "@" .. path, "t")
-  if not f then core.fail(1, err) end
+  if not f then
+    local line, what = err:match "^.-:(%d+): (.*)$"       -- Lua shortens long paths
+    core.fail_at(path .. (line and ":" .. line or "") .. ": ", what or err)
+  end
   local exp = f()
   if not experiment.is(exp) then
     core.fail_at("", ("%s: a script ends in `return experiment{...}`, this one returned %s"):format(path, util.show(exp)))
@@ -214,7 +217,7 @@ local function guarded(g, first)
   g.run:finish(state, code, tostring(err.msg))
   local note = g.saved_at and ("  last good checkpoint: step %d of %s"):format(g.saved_at, g.run.dir) or
     ("  no checkpoint was written yet; the record is in %s"):format(g.run.dir)
-  if code == 6 then note = note .. ("\n  when there is room, go on with:  sumi resume %s"):format(g.run.dir) end
+  if code == 6 then note = note .. ("\n  once that is mended, go on with:  sumi resume %s"):format(g.run.dir) end
   local text = tostring(err.msg) .. "\n" .. note
   term.record(text)
   term.keep(nil)

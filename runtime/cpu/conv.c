@@ -1,5 +1,6 @@
 /* conv.c -- who runs a convolution on the CPU, and the mirrored edge around whoever it is. The runners
- * themselves are in wino.c, product.c, thin.c and dnn.c; the ops and the specification in nn/conv.c.
+ * themselves are in wino.c, product.c, thin.c, direct.c and dnn.c; the ops and the specification in
+ * nn/conv.c.
  *
  * A mirrored edge is made here: the image is padded into the workspace, so the tape never holds a padded
  * image; in the gradient's direction the padded gradient is folded back (a pixel that was copied k times sums
@@ -131,7 +132,7 @@ static bool choose(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
   bool ready = g->kh == 1 || (g->oh == 1 && g->ow == 1 && !g->pt && !g->pl);
   if (su_conv_wino_pays(g) && su_conv_by_wino(by, g, dir)) return true;
   if ((ready || few_pixels(g)) && su_conv_by_product(by, g, dir)) return true;
-  return su_conv_by_thin(by, g, dir) || su_conv_by_dnn(by, g, dir) || su_conv_by_product(by, g, dir);
+  return su_conv_by_thin(by, g, dir) || su_conv_by_direct(by, g, dir) || su_conv_by_dnn(by, g, dir);
 }
 
 static void free_conv(void *state) {

@@ -38,6 +38,7 @@ struct su_conv_by {
 bool su_conv_by_wino(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* wino.c */
 bool su_conv_wino_pays(const su_conv_geo *g);           /* by a count of its work against the definition's */
 bool su_conv_by_product(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);  /* product.c */
+bool su_conv_by_direct(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir); /* direct.c */
 bool su_conv_by_thin(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* thin.c */
 bool su_conv_by_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);      /* dnn.c */
 

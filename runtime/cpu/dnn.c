@@ -7,6 +7,7 @@
 #include "dnn.h"
 
 #include <dnnl.h>
+#include <omp.h>
 #include <stdio.h>
 
 /* ---- the two interfaces ---- */
@@ -98,6 +99,7 @@ static struct { dnnl_engine_t engine; dnnl_stream_t stream; dnnl_primitive_attr_
 
 static bool open_dnn(void) {
   if (one.stream) return true;
+  omp_set_num_threads(1);               /* its team would wait for cores that ours has: see threads.c */
   if (dnnl_engine_create(&one.engine, dnnl_cpu, 0)) return false;
   if (dnnl_primitive_attr_create(&one.attr)) return false;
   if (dnnl_primitive_attr_set_scratchpad_mode(one.attr, dnnl_scratchpad_mode_user)) return false;
