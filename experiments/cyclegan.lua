@@ -9,7 +9,7 @@ local function generator(c)
   local function block() return residual { act(conv(4 * w, 3, 1, mirror)), conv(4 * w, 3, 1, mirror), inorm() } end
   return net { input = {c.size, c.size, 3}, init = normal(0.02),
     act(conv(w, 7, 1, mirror)), act(conv(2 * w, 3, 2)), act(conv(4 * w, 3, 2)), times(c.blocks, block),
-    act(upconv(2 * w, 3, 2)), act(upconv(w, 3, 2)), conv(3, 7, 1, mirror), tanh() }
+    act(upconv(2 * w, c.up, 2)), act(upconv(w, c.up, 2)), conv(3, 7, 1, mirror), tanh() }
 end
 
 -- A PatchGAN of c.layers strided stages: 3 see 70 pixels, 2 see 34, 1 sees 16.
@@ -22,8 +22,8 @@ end
 
 return experiment { "cyclegan",
   config = { photos = "data/photos/train", comics = "data/comics/train", style = "*", size = 256, width = 64, blocks = 9,
-             layers = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
-  presets = { demo = { size = 64, width = 16, blocks = 3, layers = 2, epochs = 30, style = "[dn]*" } },
+             layers = 3, up = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
+  presets = { demo = { size = 64, width = 16, blocks = 3, layers = 2, up = 4, epochs = 15, lr = 4e-4, style = "[dn]*" } },
 
   build = function(c)
     local AB, BA, DA, DB = generator(c), generator(c), critic(c), critic(c)

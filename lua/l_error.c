@@ -202,8 +202,16 @@ static int l_entry(lua_State *L) {
   return 1;
 }
 
+/* core.library(path): files that begin so are the library's; errors name the script's line above them. */
+static int l_library(lua_State *L) {
+  luaL_checkstring(L, 1);
+  lua_settop(L, 1);
+  lua_setfield(L, LUA_REGISTRYINDEX, "sumi.library");
+  return 0;
+}
+
 void sul_open_error(lua_State *L) {
-  static const luaL_Reg functions[] = {{"where", l_where}, {"blame", l_blame}, {"fail", l_fail},
+  static const luaL_Reg functions[] = {{"where", l_where}, {"library", l_library}, {"blame", l_blame}, {"fail", l_fail},
     {"fail_at", l_fail_at}, {"explain", sul_explain}, {"entry", l_entry}, {NULL, NULL}};
   luaL_setfuncs(L, functions, 0);
   if (luaL_newmetatable(L, "sumi.error")) {

@@ -14,6 +14,8 @@ local data = require "sumi.data"
 local metric = require "sumi.metric"
 local ops = core.ops
 
+core.library(debug.getinfo(1, "S").source:match "^@(.*/)")   -- under a stock lua5.4 nobody else has said where the library lies
+
 local names = {}
 
 -- ---- tensors ----

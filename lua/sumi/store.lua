@@ -111,6 +111,12 @@ local function move_aside(dir)
   return dir .. "~" .. n
 end
 
+-- A run that ended before its first checkpoint, by a mistake in the script say: there is nothing to go on from.
+local function stillborn(dir)
+  local state = reader.state(dir, reader.status(dir))
+  return (state == "failed" or state == "lost") and #writer.list(dir) == 0
+end
+
 -- store.create{results=, experiment=, variant=, seed=, config={{name, value}...}, code={{name=, text=}...},
 --   data={{path=, bytes=, sha256=}...}, data_options=, provenance={{name, value}...}, precision=, device=,
 --   parent=, steps=, fresh=} -> writer. Without a variant its name is the first 8 digits of its identity.
@@ -123,7 +129,7 @@ function M.create(o)
   local dir = ("%s/%s/%s/seed-%d"):format(o.results or "results", o.experiment, variant, seed)
   local moved
   if core.stat(dir .. "/run.h5") then
-    if not o.fresh then refuse(dir, o, id) end
+    if not o.fresh and not stillborn(dir) then refuse(dir, o, id) end
     moved = move_aside(dir)
   end
   make_dirs(dir)
