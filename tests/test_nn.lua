@@ -1,0 +1,176 @@
+-- test_nn.lua -- the library above the ops: nets, schedules, optimisers, pool, average, critics that play several rounds, penalties.
+local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
+local core = require "sumi.core"
+local context = require "sumi.context"
+local game_of = require "sumi.game"
+local schedule = require "sumi.schedule"
+local _ENV = setmetatable({ T = T, core = core, game_of = game_of, schedule = schedule }, { __index = require "sumi" })
+context = require "sumi.context"
+
+local function fresh(seed) context.reset(seed or 0, "cpu", {}) end
+
+local function play(spec, steps)
+  local g = game_of.new(experiment(spec):game())
+  g.per_epoch = 10
+  for at = 0, steps - 1 do g:step_once(at) end
+  return g
+end
+
+-- Batches that say which step they are of.
+local function counter(batch, width)
+  return { batch = batch, get = function(_, step) return { x = full(step, { batch, width or 1 }) } end }
+end
+
+T.test("a net infers shapes, counts parameters and multiplications, and prints them", function()
+  fresh()
+  local n = net { "N", input = {32, 32, 3}, conv(8, 4, 2), inorm(), relu(), upconv(3, 3, 2), tanh() }
+  T.eq(n.output, { 32, 32, 3 })
+  T.eq(n.count, 8 * 4 * 4 * 3 + 8 * 3 * 3 * 3 + 3)     -- no bias in front of a norm
+  T.eq(n.macs, 16 * 16 * 8 * 48 + 16 * 16 * 8 * 9 * 3)
+  local text = tostring(n)
+  for _, part in ipairs { "conv(8, 4, 2)", "{16, 16, 8}", "384", "upconv(3, 3, 2)", "total" } do
+    T.ok(text:find(part, 1, true), "print(net) lacks " .. part .. ":\n" .. text)
+  end
+end)
+
+T.test("fused layers give what the separate ops give", function()
+  fresh(1)
+  local n = net { input = {6, 6, 4}, residual { conv(4, 3), bn(), lrelu(0.3), conv(4, 3), bn() } }
+  local x = randn(3, 6, 6, 4)
+  local p = {}
+  for _, q in ipairs(n.params) do p[#p + 1] = q.tensor end
+  local function plain(v, gain, shift)
+    local m = v:mean({ 1, 2, 3 }):reshape(1, 1, 1, 4)
+    local d = v - m
+    return d / (square(d):mean({ 1, 2, 3 }):reshape(1, 1, 1, 4) + 1e-5) ^ 0.5 * gain + shift
+  end
+  local a = plain(core.ops.conv(x, p[1], { pad = 1 }), p[2], p[3])
+  local y = plain(core.ops.conv(lrelu(a, 0.3), p[4], { pad = 1 }), p[5], p[6]) + x
+  T.near((n(x) - y):abs():sum():item() / y:size(), 0, 1e-6)
+end)
+
+T.test("schedules", function()
+  fresh()
+  local r = ramp { 1, 0, from = 99, to = 200 }
+  T.eq(schedule.value(r, 99, 0), 1)
+  T.near(schedule.value(r, 100, 0), 1 - 1 / 101, 1e-15)
+  T.eq(schedule.value(r, 250, 0), 0)
+  T.near(schedule.value(cosine { 2, 0, epochs = 10 }, 5, 0), 1, 1e-12)
+  T.near(schedule.value(step { 1, at = { 3, 6 }, gamma = 0.1 }, 6, 0), 0.01, 1e-15)
+  T.eq(schedule.value(ramp { 0, 10, epochs = 10, unit = "step" }, 0, 5), 5)
+  T.eq(schedule.value(function(e) return e * 2 end, 4, 0), 8)
+end)
+
+T.test("the pool returns the first images themselves, then old ones half of the time", function()
+  fresh()
+  local p, returned = pool(3), {}
+  core.rng(0, 0, 0)
+  for k = 1, 200 do returned[k] = p(full(k, { 1, 2, 2, 1 })):rows(1):totable()[1] end
+  T.eq({ returned[1], returned[2], returned[3] }, { 1, 2, 3 })
+  local old, at = 0, {}
+  for k = 4, 200 do
+    old = old + (returned[k] ~= k and 1 or 0)
+    T.ok(returned[k] <= k, "an image from the future")
+    T.ok(not at[returned[k]] or returned[k] <= 3, "an image that was replaced came back")
+    if returned[k] ~= k then at[returned[k]] = true end
+  end
+  T.ok(old > 70 and old < 130, old .. " of 197 were old")
+  T.eq(pool(0)(full(7, { 1, 1, 1, 1 })):item(), 7)
+end)
+
+T.test("an average follows its net", function()
+  fresh()
+  local G = net { input = 1, linear(1, { bias = false }) }
+  local A = average { G, decay = 0.5 }
+  local w0 = G.params[1].tensor:item()
+  play({ "avg", data = counter(1), steps = 1,
+    players = { player { "G", G, sgd { 1 }, loss = { up = function() return G(full(1, { 1, 1 })):sum() * -1 end } } } }, 1)
+  T.near(G.params[1].tensor:item(), w0 + 1, 1e-6)
+  T.near(A.params[1].tensor:item(), w0 + 0.5, 1e-6)
+  T.near(A(full(1, { 1, 1 })):item(), w0 + 0.5, 1e-6)
+end)
+
+T.test("times: a critic plays several rounds, each with a batch of its own", function()
+  fresh()
+  local seen = { D = {}, G = {} }
+  local D, G = net { input = 1, linear(1) }, net { input = 1, linear(1) }
+  local function loss_of(name, n)
+    return function(x)
+      seen[name][#seen[name] + 1] = x.x:item()
+      return n(x.x):sum()
+    end
+  end
+  play({ "rounds", data = counter(1), steps = 2, players = {
+    player { "D", D, sgd { 0.1 }, times = 3, loss = { a = loss_of("D", D) } },
+    player { "G", G, sgd { 0.1 }, every = 2, loss = { a = loss_of("G", G) } } } }, 2)
+  T.eq(seen.D, { 0, 1, 2, 3, 4, 5 })
+  T.eq(seen.G, { 2 })
+end)
+
+T.test("a weight of 0 is not computed", function()
+  fresh()
+  local D, called = net { input = 1, linear(1) }, 0
+  play({ "zero", data = counter(1), steps = 1, players = { player { "D", D, sgd { 0.1 }, loss = {
+    a = function(x) return D(x.x):sum() end,
+    b = { 0, function(x) called = called + 1 return D(x.x):sum() end } } } } }, 1)
+  T.eq(called, 0)
+end)
+
+T.test("the gradient penalty pulls a critic's slope to 1", function()
+  fresh()
+  local D = net { input = 2, linear(16), tanh(), linear(1) }
+  local g = play({ "gp", data = { batch = 32, get = function() return { x = randn(32, 2) } end }, steps = 300, players = {
+    player { "D", D, adam { 1e-2 }, loss = { gp = function(x) return gradient_penalty(D, x.x, x.x * 0.5) end } } } }, 300)
+  T.ok(g.values[1] < 0.02, "the penalty is still " .. g.values[1])
+end)
+
+T.test("a custom step updates players one by one", function()
+  fresh()
+  local D = net { input = 1, linear(1) }
+  local before = D.params[1].tensor:item()
+  play({ "own", data = counter(1), steps = 1, step = function(game, x)
+      game:update("D", x)
+    end,
+    players = { player { "D", D, sgd { 0.1 }, loss = { a = function(x) return D(x.x + 1):sum() end } } } }, 1)
+  T.near(D.params[1].tensor:item(), before - 0.1, 1e-6)
+end)
+
+T.test("adam's eps_hat adds eps before the bias correction", function()
+  fresh()
+  for _, hat in ipairs { false, true } do
+    local p, g, m, v = full(1, { 1 }), full(0.1, { 1 }), full(0, { 1 }), full(0, { 1 })
+    core.ops.adam(p, g, m, v, nil, 0.01, 0.9, 0.999, 0.5, 0, 1, hat)
+    local vt = 0.001 * 0.01
+    local want = hat and 1 - 0.01 * math.sqrt(1 - 0.999) / 0.1 * 0.01 / (math.sqrt(vt) + 0.5) or 1 - 0.01 * 0.1 / (0.1 + 0.5)
+    T.near(p:item(), want, 1e-6)
+  end
+end)
+
+T.test("a tensor of a step that has ended says so", function()
+  fresh()
+  core.step_begin(0, 0)
+  local t, kept = randn(3), randn(3):keep()
+  core.step_end()
+  T.raises(function() return t + 1 end, "belonged to a step that has ended")
+  T.eq(#(kept + 1):totable(), 3)
+end)
+
+T.test("gradients flow through gradients: the second derivative of x^3 is 6x", function()
+  fresh()
+  local x = watch(full(2, { 1 }))
+  local d1 = grad((x * x * x):sum(), x)
+  local d2 = grad(d1:sum(), x)
+  T.near(d1:item(), 12, 1e-5)
+  T.near(d2:item(), 12, 1e-5)
+end)
+
+T.test("a saved value that was overwritten is noticed", function()
+  fresh()
+  local w = full(3, { 2 }):learn()
+  local y = (w * w):sum()
+  core.ops.fill(w, 5)
+  T.raises(function() return grad(y, w) end, "written in place")
+  core.tape_clear()
+end)
+
+return T.done()
