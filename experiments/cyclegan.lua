@@ -14,16 +14,17 @@ end
 
 -- A PatchGAN of c.layers strided stages: 3 see 70 pixels, 2 see 34, 1 sees 16.
 local function critic(c)
+  local w = c.critic
   local function down(n, s) return seq { conv(n, 4, s, { pad = 1 }), inorm(), lrelu(0.2) } end
-  return net { input = {c.size, c.size, 3}, init = normal(0.02), conv(c.width, 4, 2), lrelu(0.2),
-    times(c.layers, function(i) return down(c.width * math.min(2 ^ i, 8) // 1, i < c.layers and 2 or 1) end),
+  return net { input = {c.size, c.size, 3}, init = normal(0.02), conv(w, 4, 2), lrelu(0.2),
+    times(c.layers, function(i) return down(w * math.min(2 ^ i, 8) // 1, i < c.layers and 2 or 1) end),
     conv(1, 4, 1, { pad = 1 }) }
 end
 
 return experiment { "cyclegan",
   config = { photos = "data/photos/train", comics = "data/comics/train", style = "*", size = 256, width = 64, blocks = 9,
-             layers = 3, up = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
-  presets = { demo = { size = 64, width = 16, blocks = 3, layers = 2, up = 4, epochs = 15, lr = 4e-4, style = "[dn]*" } },
+             up = 3, critic = 64, layers = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
+  presets = { demo = { size = 64, width = 16, blocks = 3, up = 4, critic = 48, layers = 2, epochs = 15, style = "[dn]*" } },
 
   build = function(c)
     local AB, BA, DA, DB = generator(c), generator(c), critic(c), critic(c)

@@ -7,8 +7,6 @@
  * k gradients). */
 #include "conv.h"
 
-#include "dnn.h"
-
 #include <string.h>
 
 typedef struct conv_state {

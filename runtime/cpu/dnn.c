@@ -4,11 +4,10 @@
  * A plan holds the primitives and the memory objects; running it sets pointers and executes: reorder what
  * oneDNN wants in another layout into the workspace, convolve, reorder the result back. Its scratchpad is
  * part of the workspace too. */
-#include "dnn.h"
+#include "conv.h"
 
 #include <dnnl.h>
 #include <omp.h>
-#include <stdio.h>
 
 /* ---- the two interfaces ---- */
 
@@ -36,7 +35,6 @@ struct wish {                                        /* a convolution as oneDNN 
   layout x, w, y, b;
   bool bias;
   dnnl_dims_t stride, dilation, before, after;
-  dnnl_alg_kind_t alg;
 };
 
 #if DNNL_VERSION_MAJOR >= 3
@@ -45,17 +43,17 @@ static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_co
   layout_ref b = q->bias ? ref(&q->b) : NULL;
   dnnl_primitive_desc_t hint = NULL;
   if (dnnl_convolution_forward_primitive_desc_create(
-        dir == SU_CONV_Y ? pd : &hint, engine, dnnl_forward_training, q->alg, ref(&q->x), ref(&q->w), b,
-        ref(&q->y), q->stride, q->dilation, q->before, q->after, attr))
+        dir == SU_CONV_Y ? pd : &hint, engine, dnnl_forward_training, dnnl_convolution_direct, ref(&q->x),
+        ref(&q->w), b, ref(&q->y), q->stride, q->dilation, q->before, q->after, attr))
     return false;
   if (dir == SU_CONV_Y) return true;
   dnnl_status_t bad = dir == SU_CONV_GX
-    ? dnnl_convolution_backward_data_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w),
-                                                           ref(&q->y), q->stride, q->dilation, q->before,
-                                                           q->after, hint, attr)
-    : dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, q->alg, ref(&q->x), ref(&q->w),
-                                                              NULL, ref(&q->y), q->stride, q->dilation,
-                                                              q->before, q->after, hint, attr);
+    ? dnnl_convolution_backward_data_primitive_desc_create(pd, engine, dnnl_convolution_direct, ref(&q->x),
+                                                           ref(&q->w), ref(&q->y), q->stride, q->dilation,
+                                                           q->before, q->after, hint, attr)
+    : dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, dnnl_convolution_direct, ref(&q->x),
+                                                              ref(&q->w), NULL, ref(&q->y), q->stride,
+                                                              q->dilation, q->before, q->after, hint, attr);
   dnnl_primitive_desc_destroy(hint);
   return !bad;
 }
@@ -65,15 +63,15 @@ static bool describe(dnnl_primitive_desc_t *pd, const struct wish *q, enum su_co
   dnnl_convolution_desc_t d;
   dnnl_status_t bad;
   if (dir == SU_CONV_Y)
-    bad = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, q->alg, &q->x, &q->w,
-                                                     q->bias ? &q->b : NULL, &q->y, q->stride, q->dilation,
-                                                     q->before, q->after);
+    bad = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, dnnl_convolution_direct,
+                                                     &q->x, &q->w, q->bias ? &q->b : NULL, &q->y, q->stride,
+                                                     q->dilation, q->before, q->after);
   else if (dir == SU_CONV_GX)
-    bad = dnnl_dilated_convolution_backward_data_desc_init(&d, q->alg, &q->x, &q->w, &q->y, q->stride,
-                                                           q->dilation, q->before, q->after);
+    bad = dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, &q->x, &q->w, &q->y,
+                                                           q->stride, q->dilation, q->before, q->after);
   else
-    bad = dnnl_dilated_convolution_backward_weights_desc_init(&d, q->alg, &q->x, &q->w, NULL, &q->y,
-                                                              q->stride, q->dilation, q->before, q->after);
+    bad = dnnl_dilated_convolution_backward_weights_desc_init(
+      &d, dnnl_convolution_direct, &q->x, &q->w, NULL, &q->y, q->stride, q->dilation, q->before, q->after);
   return !bad && !dnnl_primitive_desc_create(pd, &d, attr, engine, NULL);
 }
 #endif
@@ -104,13 +102,6 @@ static bool open_dnn(void) {
   if (dnnl_primitive_attr_create(&one.attr)) return false;
   if (dnnl_primitive_attr_set_scratchpad_mode(one.attr, dnnl_scratchpad_mode_user)) return false;
   return !dnnl_stream_create(&one.stream, one.engine, dnnl_stream_default_flags);
-}
-
-const char *su_dnn_version(void) {
-  static char text[32];
-  const dnnl_version_t *v = dnnl_version();
-  snprintf(text, sizeof text, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
-  return text;
 }
 
 static void free_dnn(void *state) {
@@ -167,19 +158,18 @@ static void dims_of(const su_conv_geo *g, dnnl_dims_t dims[SIDES], dnnl_dims_t s
   }
 }
 
-static bool make_wish(struct wish *q, layout ours[SIDES], const su_conv_geo *g, enum su_dnn_how how) {
+static bool make_wish(struct wish *q, layout ours[SIDES], const su_conv_geo *g, bool as_they_lie) {
   dnnl_dims_t dims[SIDES], strides[SIDES], one_stride = {1}, channels = {g->co};
   int nd[SIDES];
   layout *asked[SIDES] = {&q->x, &q->w, &q->y};
   dims_of(g, dims, strides, nd);
   for (int s = 0; s < SIDES; s++) {
-    bool as_it_lies = how == SU_DNN_PLAIN && s != W;
+    bool as_it_lies = as_they_lie && s != W;
     if (!make_layout(&ours[s], nd[s], dims[s], strides[s])) return false;
     if (!make_layout(asked[s], nd[s], dims[s], as_it_lies ? strides[s] : NULL)) return false;
   }
   if (!make_layout(&q->b, 1, channels, one_stride)) return false;
   q->bias = g->bias;
-  q->alg = how == SU_DNN_WINOGRAD ? dnnl_convolution_winograd : dnnl_convolution_direct;
   q->stride[0] = g->sh, q->stride[1] = g->sw;
   q->dilation[0] = g->dh - 1, q->dilation[1] = g->dw - 1;
   q->before[0] = g->pt, q->before[1] = g->pl;
@@ -244,14 +234,13 @@ static void run_dnn(const su_conv_by *by, const float *a, const float *b, const 
   if (o->reorder) reorder(o, o->theirs, o->ours);
 }
 
-bool su_conv_by_dnn_how(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir, enum su_dnn_how how) {
-  static const char *const names[SU_DNN_HOWS] = {"dnn plain", "dnn blocked", "dnn wino"};
+static bool plan_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir, bool as_they_lie) {
   struct wish q = {.bias = false};
   layout ours[SIDES] = {0};
   dnnl_primitive_desc_t pd = NULL;
   if (!open_dnn()) return false;
   dnn_state *s = su_calloc(sizeof *s);
-  bool ok = s && make_wish(&q, ours, g, how) && describe(&pd, &q, dir, one.attr, one.engine);
+  bool ok = s && make_wish(&q, ours, g, as_they_lie) && describe(&pd, &q, dir, one.attr, one.engine);
   size_t top = 0;
   ok = ok && make_primitives(s, pd, ours, ref(&q.b), dir, &top);
   if (pd) dnnl_primitive_desc_destroy(pd);
@@ -261,10 +250,11 @@ bool su_conv_by_dnn_how(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir d
     if (s) free_dnn(s);
     return false;
   }
-  *by = (su_conv_by){names[how], run_dnn, free_dnn, s, top, *g, dir};
+  *by = (su_conv_by){as_they_lie ? "dnn" : "dnn reordered", run_dnn, free_dnn, s, top, *g, dir};
   return true;
 }
 
+/* Images as they lie if oneDNN has a kernel for that, else reordered into the layout it likes best. */
 bool su_conv_by_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir) {
-  return su_conv_by_dnn_how(by, g, dir, SU_DNN_PLAIN) || su_conv_by_dnn_how(by, g, dir, SU_DNN_BLOCKED);
+  return !g->reflect && (plan_dnn(by, g, dir, true) || plan_dnn(by, g, dir, false));
 }

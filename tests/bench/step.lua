@@ -20,6 +20,16 @@ for k = 1, tonumber(steps) do
   times[k] = ("%.4f"):format(1e3 * (core.now() - t))
   if core.now() - began > tonumber(seconds or 1e9) then break end
 end
+
+-- Most memory this program held; getrusage would count what the parent held when it forked.
+local function peak()
+  for l in io.lines "/proc/self/status" do
+    local kb = l:match "^VmHWM:%s+(%d+)"
+    if kb then return tonumber(kb) / 1024 end
+  end
+  return core.peak_rss() / 2 ^ 20
+end
+
 local line = "first_line=%.6f first_step=%.6f flops=%.0f peak_mb=%.1f allocs=%d times=%s\n"
-io.write(line:format(first_line, first_step, flops, core.peak_rss() / 2 ^ 20, core.sys_allocs() - allocs,
+io.write(line:format(first_line, first_step, flops, peak(), core.sys_allocs() - allocs,
   table.concat(times, ",")))
