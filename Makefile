@@ -69,7 +69,7 @@ $(BUILD)/core.so: $(CORE)
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo "  cc      $<"
-	@$(CC) $(CFLAGS) -MMD -c -o $@ $<
+	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 -include $(OBJ:.o=.d)
 
 $(BUILD)/tests/%: tests/%.c $(CORE)
