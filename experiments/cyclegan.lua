@@ -23,8 +23,10 @@ end
 
 return experiment { "cyclegan",
   config = { photos = "data/photos/train", comics = "data/comics/train", style = "*", size = 256, width = 64, blocks = 9,
-             up = 3, critic = 64, layers = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1, epochs = 200, steps = 0 },
-  presets = { demo = { size = 64, width = 16, blocks = 3, up = 4, critic = 48, layers = 2, epochs = 15, style = "[dn]*" } },
+             up = 3, critic = 64, layers = 3, cycle = 10, identity = 5, pool = 50, gan = "lsgan", lr = 2e-4, batch = 1,
+             epochs = 200, steps = 0 },
+  presets = { demo = { size = 64, width = 32, blocks = 2, up = 4, critic = 24, layers = 1, lr = 4e-4, epochs = 9,
+                       style = "[dn]*" } },
 
   build = function(c)
     local AB, BA, DA, DB = generator(c), generator(c), critic(c), critic(c)
