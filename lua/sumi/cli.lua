@@ -209,6 +209,7 @@ leaves at once.]],
       local name, value = rest[i]:match "^([%a_][%w_.]*)=(.*)$"
       if not name then wrong(v, "'%s' is not of the form knob=value", rest[i]) end
       if name == "seed" and not opt.seed then opt.seed = flag_value(v, { "seed", kind = "integer" }, value)
+      elseif name == "device" and not opt.device then opt.device = value
       else knobs[#knobs + 1] = { name, value } end
     end
     set_progress(opt)

@@ -222,7 +222,7 @@ void su_pack_panel(float *dst, const float *src, int64_t depth, int n, int64_t k
  * DEPTH steps of the sums at a time: then the rows of A (used where they lie, or packed once when they are
  * transposed) stay in its L2 cache for all panels of B that it meets, and a packed panel in the L1 cache for
  * all tiles. */
-enum { DEPTH = 512, ROWS = 252, WORTH_WAKING = 1 << 15 };
+enum { DEPTH = 512, ROWS = 252, WORTH_WAKING = 1 << 15, LANES = 4 };   /* LANES: shares for each thread */
 
 static bool packs_a(const su_gemm *g) {
   return g->a_k != 1 || g->a_row % 1024 == 0;
@@ -236,8 +236,12 @@ static int64_t a_floats(const su_gemm *g) {
   return packs_a(g) ? ceil_div(ceil_div(g->m, tile_rows(g)) * tile_rows(g) * g->k, 16) * 16 : 0;
 }
 
+static bool turns(const su_gemm *g);
+static size_t turned_floats(const su_gemm *g);
+
 size_t su_gemm_workspace(const su_gemm *g) {
-  return (size_t)(a_floats(g) + su_threads() * least(g->k, DEPTH) * SU_TILE_N) * sizeof(float);
+  if (turns(g)) return turned_floats(g) * sizeof(float);
+  return (size_t)(a_floats(g) + LANES * su_threads() * least(g->k, DEPTH) * SU_TILE_N) * sizeof(float);
 }
 
 struct gemm_job {
@@ -299,9 +303,52 @@ static void share(void *arg, int64_t first, int64_t last) {
   }
 }
 
+/* ---- turned: few rows of A, B given as weights [n][k] ---- */
+
+/* y = x W' with a batch of few x: packing the weights would cost more than it saves. So the transposed product is computed,
+ * W x': rows of W are broadcast where they lie, x (small) is packed, and each tile is turned when it is stored. */
+static bool turns(const su_gemm *g) {
+  return g->b_row == 1 && g->b_k != 1 && g->a_k == 1 && g->m <= 128 && g->n >= g->m && g->b_k % 1024 != 0;
+}
+
+static size_t turned_floats(const su_gemm *g) { return (size_t)(ceil_div(g->m, SU_TILE_N) * g->k * SU_TILE_N); }
+
+/* Row tiles first .. last-1 of W. */
+static void turned_rows(void *arg, int64_t first, int64_t last) {
+  const struct gemm_job *j = arg;
+  const su_gemm *g = j->g;
+  float tile[14 * SU_TILE_N];
+  for (int64_t q = first; q < last; q++) {
+    int64_t row = q * j->mr;
+    su_tile t = {.runs = 1, .depth = g->k, .a = j->b + row * g->b_k, .a_row = g->b_k, .a_k = 1, .b_row = SU_TILE_N,
+                 .c = tile, .c_row = SU_TILE_N, .m = (int)least(g->n - row, j->mr)};
+    for (int64_t col = 0; col < g->m; col += SU_TILE_N) {
+      t.n = (int)least(g->m - col, SU_TILE_N);
+      t.b = j->pa + col * g->k;
+      su_tile_run(&t);
+      for (int x = 0; x < t.n; x++) {
+        float *to = j->c + (col + x) * g->n + row;
+        for (int i = 0; i < t.m; i++) to[i] = tile[i * SU_TILE_N + x] + (j->bias ? j->bias[row + i] : 0.0f);
+      }
+    }
+  }
+}
+
+static void run_turned(const su_gemm *g, const float *a, const float *b, const float *bias, float *c, float *packed) {
+  struct gemm_job j = {g, a, b, bias, c, packed, NULL, 1, su_tile_height(g->n), 0};
+  for (int64_t col = 0; col < g->m; col += SU_TILE_N)
+    su_pack_panel(packed + col * g->k, a + col * g->a_row, g->k, (int)least(g->m - col, SU_TILE_N), 1, g->a_row);
+  int64_t per_tile = j.mr * g->m * g->k, grain = per_tile < WORTH_WAKING / 2 ? WORTH_WAKING / 2 / per_tile + 1 : 1;
+  su_parallel(ceil_div(g->n, j.mr), grain, turned_rows, &j);
+}
+
 void su_gemm_run(const su_gemm *g, const float *a, const float *b, const float *bias, float *c, void *ws) {
+  if (turns(g)) {
+    run_turned(g, a, b, bias, c, ws);
+    return;
+  }
   struct gemm_job j = {
-    g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), su_threads(), tile_rows(g), 0};
+    g, a, b, bias, c, packs_a(g) ? ws : NULL, (float *)ws + a_floats(g), LANES * su_threads(), tile_rows(g), 0};
   bool small = g->m * g->n * g->k < WORTH_WAKING;
   j.block = ROWS / j.mr * j.mr;
   if (small) j.lanes = 1;
