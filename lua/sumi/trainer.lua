@@ -184,7 +184,6 @@ local function play(g, first)
     g.seconds = before + now - began
     g.pace = g.pace and 0.95 * g.pace + 0.05 * (now - t0) or now - t0
     g.run:metrics(done, g.seconds, g.names, g.values)
-    if at == first and os.getenv "SUMI_FIRST_STEP" then io.stderr:write(("first step %.6f\n"):format(core.time())) end
     p:update { step = done, rate = 1 / g.pace, eta = (g.total - done) * g.pace, losses = summary(g) }
     report_warnings(g, done)
     measure_all(g, done, done == g.total)
