@@ -100,11 +100,12 @@ T.test("times: a critic plays several rounds, each with a batch of its own", fun
       return n(x.x):sum()
     end
   end
-  play({ "rounds", data = counter(1), steps = 2, players = {
+  local g = play({ "rounds", data = counter(1), steps = 2, players = {
     player { "D", D, sgd { 0.1 }, times = 3, loss = { a = loss_of("D", D) } },
     player { "G", G, sgd { 0.1 }, every = 2, loss = { a = loss_of("G", G) } } } }, 2)
   T.eq(seen.D, { 0, 1, 2, 3, 4, 5 })
   T.eq(seen.G, { 2 })
+  T.eq(g.names, { "loss/D/a" }, "what step 2 logs: each term once, from the last round")
 end)
 
 T.test("a weight of 0 is not computed", function()

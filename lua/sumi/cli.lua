@@ -13,8 +13,7 @@ end
 
 -- " (did you mean 'x'?)" for the nearest of `names`, or "" when none is near.
 local function did_you_mean(word, names)
-  local near = require("sumi.util").suggest(word, names)
-  return near and (" (did you mean '%s'?)"):format(near) or ""
+  return require("sumi.util").meant(word, names)      -- loaded when there is a mistake, not at every start
 end
 
 -- ---- flags ----

@@ -85,7 +85,6 @@ end
 
 local function diverged(self, p, l, v)
   local what = v ~= v and "nan" or "infinite"
-  self.diverged = { name = l.key, value = v, text = ("%s is %s"):format(l.key, what) }
   core.fail_at(l.at, 5, ("step %d: %s is %s"):format(self.at + 1, l.key, what))
 end
 
@@ -149,21 +148,17 @@ local function round(self, r, last)
       learn(self, p, k, x, common)
     end
   end
-  return x
 end
 
 -- Play step `at` (from 0). self.names and self.values then hold what is logged. Errors leave no open step.
 function Game:step_once(at)
   self.at, self.epoch = at, at * self.draws // self.per_epoch
-  for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end
   context.mode = "train"
   for r = 0, self.draws - 1 do
     core.step_begin(context.seed, at)
     local last = r == self.draws - 1
-    if not last then
-      core.rng(context.seed, at, 100 + r)
-      for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end
-    end
+    if not last then core.rng(context.seed, at, 100 + r) end
+    for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end    -- the last round is what is logged
     if self.step and last then self.step(self, self:batch(self.data:get(at * self.draws + r)))
     else round(self, r, last) end
     if last then memory.follow() end

@@ -124,7 +124,7 @@ function net.new(spec)
     Builder)
   self.input = input_shape(spec)
   self.output = body:build(b, self.input)
-  self.body, self.rows, self.count, self.seed_spec = body, b.rows, b.count, spec
+  self.body, self.rows, self.count = body, b.rows, b.count
   context.nets[#context.nets + 1] = self
   return self
 end

@@ -98,7 +98,6 @@ end
 local function save(g, at)
   local bad = all_finite(g)
   if bad then
-    g.diverged = { name = bad, text = bad .. " is not finite" }
     core.fail(5, ("step %d: %s is not finite"):format(at, bad))
   end
   local meta = g:counters()
