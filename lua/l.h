@@ -32,6 +32,12 @@ su_tensor *sul_test_tensor(lua_State *L, int idx);  /* NULL if it is none */
 /* Push what C returned and close the scope of this call; returns 1. */
 int sul_give(lua_State *L, su_tensor *t);
 
+/* Fields of the table on top of the stack. */
+void sul_set_integer(lua_State *L, const char *key, lua_Integer v);
+void sul_set_string(lua_State *L, const char *key, const char *v);
+/* A string option of the table at idx; `otherwise` where there is no such table or field. */
+const char *sul_option(lua_State *L, int idx, const char *name, const char *otherwise);
+
 /* Called once each by luaopen_sumi_core with the table on top of the stack. */
 void sul_open_error(lua_State *L);
 void sul_open_tensor(lua_State *L);

@@ -158,23 +158,15 @@ static int l_table(lua_State *L) {
   return done(L, su_h5_table(h, path, &t));
 }
 
-static const char *field(lua_State *L, int idx, const char *name, const char *otherwise) {
-  if (!lua_istable(L, idx)) return otherwise;
-  lua_getfield(L, idx, name);
-  const char *s = luaL_optstring(L, -1, otherwise);
-  lua_pop(L, 1);                         /* anchored in the table */
-  return s;
-}
-
 /* image:put(path, {site=, what=, intact=}) -> bytes: ends the image and writes it durably, read back */
 static int l_put(lua_State *L) {
   su_h5 *h = checked(L, true);
   su_image image;
   su_part part;
   su_put put = {.path = luaL_checkstring(L, 2), .parts = &part, .n_parts = 1, .verify = true};
-  put.site = field(L, 3, "site", "h5");
-  put.what = field(L, 3, "what", NULL);
-  put.intact = field(L, 3, "intact", NULL);
+  put.site = sul_option(L, 3, "site", "h5");
+  put.what = sul_option(L, 3, "what", NULL);
+  put.intact = sul_option(L, 3, "intact", NULL);
   ((handle *)lua_touserdata(L, 1))->h = NULL;
   if (!su_h5_end(h, &image)) return sul_raise(L);
   part = (su_part){image.data, image.bytes};

@@ -18,16 +18,6 @@
 #include <webp/decode.h>
 #include <zlib.h>
 
-static void set_integer(lua_State *L, const char *key, lua_Integer v) {
-  lua_pushinteger(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static void set_string(lua_State *L, const char *key, const char *v) {
-  lua_pushstring(L, v);
-  lua_setfield(L, -2, key);
-}
-
 /* The value after "key...: " in text, up to the line's end, into buf; "" if it is not there. */
 static const char *field(const char *all, const char *key, char *buf, size_t size) {
   buf[0] = '\0';
@@ -67,8 +57,8 @@ static int l_cpu(lua_State *L) {
   lua_createtable(L, 0, 6);
   field(text, "model name", buf, sizeof buf);
   struct utsname u;
-  set_string(L, "name", buf[0] || uname(&u) != 0 ? buf : u.machine);
-  set_integer(L, "threads", sysconf(_SC_NPROCESSORS_ONLN));
+  sul_set_string(L, "name", buf[0] || uname(&u) != 0 ? buf : u.machine);
+  sul_set_integer(L, "threads", sysconf(_SC_NPROCESSORS_ONLN));
   field(text, "flags", buf, sizeof buf);
   for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
     lua_pushboolean(L, has_word(buf, flags[i][1]));
@@ -82,8 +72,8 @@ static int l_memory(lua_State *L) {
   char text[4096], buf[64];
   proc_head("/proc/meminfo", text, sizeof text);
   lua_createtable(L, 0, 2);
-  set_integer(L, "total", 1024 * (lua_Integer)strtoll(field(text, "MemTotal", buf, sizeof buf), NULL, 10));
-  set_integer(L, "available", 1024 * (lua_Integer)strtoll(field(text, "MemAvailable", buf, sizeof buf), NULL, 10));
+  sul_set_integer(L, "total", 1024 * (lua_Integer)strtoll(field(text, "MemTotal", buf, sizeof buf), NULL, 10));
+  sul_set_integer(L, "available", 1024 * (lua_Integer)strtoll(field(text, "MemAvailable", buf, sizeof buf), NULL, 10));
   return 1;
 }
 
@@ -124,8 +114,8 @@ static int l_pid(lua_State *L) {
 static int l_versions(lua_State *L) {
   unsigned major = 0, minor = 0, patch = 0;
   lua_createtable(L, 0, 9);
-  set_string(L, "sumi", SUMI_VERSION);
-  set_string(L, "lua", LUA_VERSION_MAJOR "." LUA_VERSION_MINOR "." LUA_VERSION_RELEASE);
+  sul_set_string(L, "sumi", SUMI_VERSION);
+  sul_set_string(L, "lua", LUA_VERSION_MAJOR "." LUA_VERSION_MINOR "." LUA_VERSION_RELEASE);
   H5get_libversion(&major, &minor, &patch);
   lua_pushfstring(L, "%d.%d.%d", (int)major, (int)minor, (int)patch);
   lua_setfield(L, -2, "hdf5");
@@ -133,16 +123,16 @@ static int l_versions(lua_State *L) {
   lua_pushfstring(L, "%d.%d.%d", d->major, d->minor, d->patch);
   lua_setfield(L, -2, "onednn");
 #ifdef LIBJPEG_TURBO_VERSION
-  set_string(L, "jpeg", "libjpeg-turbo " QUOTE(LIBJPEG_TURBO_VERSION));
+  sul_set_string(L, "jpeg", "libjpeg-turbo " QUOTE(LIBJPEG_TURBO_VERSION));
 #else
-  set_string(L, "jpeg", "libjpeg " QUOTE(JPEG_LIB_VERSION));
+  sul_set_string(L, "jpeg", "libjpeg " QUOTE(JPEG_LIB_VERSION));
 #endif
-  set_string(L, "png", png_get_libpng_ver(NULL));
+  sul_set_string(L, "png", png_get_libpng_ver(NULL));
   int w = WebPGetDecoderVersion();
   lua_pushfstring(L, "%d.%d.%d", w >> 16 & 255, w >> 8 & 255, w & 255);
   lua_setfield(L, -2, "webp");
-  set_string(L, "zlib", zlibVersion());
-  set_string(L, "compiler", "gcc-compatible " __VERSION__);
+  sul_set_string(L, "zlib", zlibVersion());
+  sul_set_string(L, "compiler", "gcc-compatible " __VERSION__);
   return 1;
 }
 

@@ -157,13 +157,22 @@ static int l_file_digest(lua_State *L) {
   return 2;
 }
 
-/* core.sha256(string) -> hex */
+/* core.sha256(text...) -> hex of all texts, one after another */
 static int l_sha256(lua_State *L) {
-  size_t n;
-  char hex[65];
-  const char *s = luaL_checklstring(L, 1, &n);
-  su_sha256_hex(s, n, hex);
-  lua_pushstring(L, hex);
+  su_sha256 h;
+  uint8_t digest[32];
+  char text[65];
+  int n = lua_gettop(L);
+  for (int i = 1; i <= n; i++) luaL_checkstring(L, i);
+  su_sha256_begin(&h);
+  for (int i = 1; i <= n; i++) {
+    size_t bytes;
+    const char *s = lua_tolstring(L, i, &bytes);
+    su_sha256_add(&h, s, bytes);
+  }
+  su_sha256_end(&h, digest);
+  su_sha256_text(digest, text);
+  lua_pushstring(L, text);
   return 1;
 }
 

@@ -140,20 +140,15 @@ static int call(lua_State *L) {
   return op->nout;
 }
 
-static void text_field(lua_State *L, const char *name, const char *s) {
-  lua_pushstring(L, s);
-  lua_setfield(L, -2, name);
-}
-
 /* core.op_table() -> list of {name, sig, doc, cases, differentiable, devices} in order of name */
 static int op_table(lua_State *L) {
   int n = 0;
   lua_newtable(L);
   for (su_op *op = su_op_first(); op; op = op->next) {
     lua_createtable(L, 0, 8);
-    text_field(L, "name", op->name);
-    text_field(L, "sig", op->sig);
-    text_field(L, "doc", op->doc);
+    sul_set_string(L, "name", op->name);
+    sul_set_string(L, "sig", op->sig);
+    sul_set_string(L, "doc", op->doc);
     lua_pushboolean(L, op->grad != NULL);
     lua_setfield(L, -2, "differentiable");
     lua_pushinteger(L, (lua_Integer)op->writes);

@@ -19,19 +19,6 @@
 
 static int done(lua_State *L, bool ok) { return ok ? 0 : sul_raise(L); }
 
-static void set_string(lua_State *L, const char *key, const char *v) {
-  lua_pushstring(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static const char *option(lua_State *L, int idx, const char *name, const char *otherwise) {
-  if (!lua_istable(L, idx)) return otherwise;
-  lua_getfield(L, idx, name);
-  const char *s = luaL_optstring(L, -1, otherwise);
-  lua_pop(L, 1);                         /* anchored in the table */
-  return s;
-}
-
 /* ---- files ---- */
 
 /* store_put(path, text, {site=, what=, intact=}): durable, whole */
@@ -39,9 +26,9 @@ static int l_put(lua_State *L) {
   su_part part;
   su_put put = {.path = luaL_checkstring(L, 1), .parts = &part, .n_parts = 1};
   part.data = luaL_checklstring(L, 2, &part.bytes);
-  put.site = option(L, 3, "site", "file");
-  put.what = option(L, 3, "what", NULL);
-  put.intact = option(L, 3, "intact", NULL);
+  put.site = sul_option(L, 3, "site", "file");
+  put.what = sul_option(L, 3, "what", NULL);
+  put.intact = sul_option(L, 3, "intact", NULL);
   return done(L, su_file_put(&put));
 }
 
@@ -63,35 +50,16 @@ static int l_sweep(lua_State *L) {
   return 1;
 }
 
-/* store_sha256(text...) -> hex of all texts, one after another */
-static int l_sha256(lua_State *L) {
-  su_sha256 h;
-  uint8_t digest[32];
-  char text[65];
-  int n = lua_gettop(L);
-  for (int i = 1; i <= n; i++) luaL_checkstring(L, i);
-  su_sha256_begin(&h);
-  for (int i = 1; i <= n; i++) {
-    size_t bytes;
-    const char *s = lua_tolstring(L, i, &bytes);
-    su_sha256_add(&h, s, bytes);
-  }
-  su_sha256_end(&h, digest);
-  su_sha256_text(digest, text);
-  lua_pushstring(L, text);
-  return 1;
-}
-
 /* ---- claims ---- */
 
 static void push_owner(lua_State *L, const su_owner *o) {
   lua_createtable(L, 0, 5);
   lua_pushinteger(L, o->pid);
   lua_setfield(L, -2, "pid");
-  set_string(L, "host", o->host);
-  set_string(L, "boot", o->boot);
-  set_string(L, "job", o->job);
-  set_string(L, "since", o->since);
+  sul_set_string(L, "host", o->host);
+  sul_set_string(L, "boot", o->boot);
+  sul_set_string(L, "job", o->job);
+  sul_set_string(L, "since", o->since);
 }
 
 /* owner_self() -> {pid=, host=, boot=, job=, since=} */
@@ -479,7 +447,7 @@ void sul_open_store(lua_State *L) {
       {"head", l_ckpt_head}, {"spec", l_ckpt_spec}, {"into", l_ckpt_into}, {"bytes", l_ckpt_bytes},
       {"hash", l_ckpt_hash}, {"close", l_ckpt_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {
-      {"store_put", l_put}, {"store_rename", l_rename}, {"store_sweep", l_sweep}, {"store_sha256", l_sha256},
+      {"store_put", l_put}, {"store_rename", l_rename}, {"store_sweep", l_sweep},
       {"owner_self", l_self}, {"claim_peek", l_peek}, {"claim_take", l_take}, {"journal_new", l_journal_new},
       {"ckpt_save", l_ckpt_save}, {"ckpt_check", l_ckpt_check}, {"ckpt_open", l_ckpt_open}, {NULL, NULL}};
   new_type(L, CLAIM, claim_methods, l_drop);

@@ -35,16 +35,6 @@ static int errno_result(lua_State *L, const char *what) {
   return 3;
 }
 
-static void set_integer(lua_State *L, const char *key, lua_Integer v) {
-  lua_pushinteger(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static void set_string(lua_State *L, const char *key, const char *v) {
-  lua_pushstring(L, v);
-  lua_setfield(L, -2, key);
-}
-
 /* ---- terminal ---- */
 
 static int l_isatty(lua_State *L) {
@@ -314,9 +304,9 @@ static int l_stat(lua_State *L) {
   struct stat st;
   if (stat(path, &st) != 0) return errno_result(L, path);
   lua_createtable(L, 0, 4);
-  set_string(L, "type", S_ISREG(st.st_mode) ? "file" : S_ISDIR(st.st_mode) ? "dir" : "other");
-  set_integer(L, "size", (lua_Integer)st.st_size);
-  set_integer(L, "mode", (lua_Integer)(st.st_mode & 07777));
+  sul_set_string(L, "type", S_ISREG(st.st_mode) ? "file" : S_ISDIR(st.st_mode) ? "dir" : "other");
+  sul_set_integer(L, "size", (lua_Integer)st.st_size);
+  sul_set_integer(L, "mode", (lua_Integer)(st.st_mode & 07777));
   lua_pushnumber(L, (double)st.st_mtim.tv_sec + 1e-9 * (double)st.st_mtim.tv_nsec);
   lua_setfield(L, -2, "mtime");
   return 1;

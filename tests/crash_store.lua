@@ -11,17 +11,8 @@ local kills = 40
 for _, a in ipairs(arg) do kills = math.tointeger(tonumber(a)) or kills end
 
 local tmp = T.tmpdir()
-local exe = core.realpath "/proc/self/exe"
-local interpreter = exe:find "/lua[^/]*$" and { exe } or { exe, "lua" }
 
--- Runs the child; env and prefix are put before its command.
-local function child(prefix, ...)
-  local argv = { "env" }
-  for _, list in ipairs { prefix, interpreter, { T.dir .. "/store_child.lua" }, { ... } } do
-    for _, a in ipairs(list) do argv[#argv + 1] = tostring(a) end
-  end
-  return core.spawn(argv)
-end
+local function child(prefix, ...) return T.child(prefix, "store_child.lua", ...) end
 
 local function value(step, k) return math.sin(step * 1.25 + k) end
 

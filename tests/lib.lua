@@ -88,6 +88,22 @@ function T.tmpdir()
   return dir
 end
 
+-- What runs a Lua file here: the words before its name.
+function T.interpreter()
+  local exe = require("sumi.core").realpath "/proc/self/exe"
+  return exe:find "/lua[^/]*$" and { exe } or { exe, "lua" }
+end
+
+-- Run tests/NAME by the interpreter that runs this test, with `prefix` (assignments, timeout ...) before it, as core.spawn does.
+function T.child(prefix, name, ...)
+  local core = require "sumi.core"
+  local argv = { "env" }
+  for _, list in ipairs { prefix, T.interpreter(), { T.dir .. "/" .. name }, { ... } } do
+    for _, a in ipairs(list) do argv[#argv + 1] = tostring(a) end
+  end
+  return core.spawn(argv)
+end
+
 -- The last line, and the exit code: `return T.done()` at the end of the file.
 function T.done()
   print(("%d passed, %d failed, %d skipped"):format(T.passed, T.failed, T.skipped))

@@ -6,16 +6,8 @@ local store = require "sumi.store"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
 local tmp = T.tmpdir()
-local exe = core.realpath "/proc/self/exe"
-local interpreter = exe:find "/lua[^/]*$" and { exe } or { exe, "lua" }
 
-local function child(prefix, ...)
-  local argv = { "env" }
-  for _, list in ipairs { prefix, interpreter, { T.dir .. "/store_child.lua" }, { ... } } do
-    for _, a in ipairs(list) do argv[#argv + 1] = tostring(a) end
-  end
-  return core.spawn(argv)
-end
+local function child(prefix, ...) return T.child(prefix, "store_child.lua", ...) end
 
 local count = 0
 local function options(more)
@@ -530,7 +522,7 @@ T.test("a checkpoint of another version is undamaged, and refused", function()
   local path = store.checkpoints(run.dir)[1].path
   local b = read_file(path)
   local head = b:sub(1, 8) .. "\9\0\0\0" .. b:sub(13, 24)
-  local digest = core.store_sha256(head, ("\0"):rep(32), b:sub(57))
+  local digest = core.sha256(head, ("\0"):rep(32), b:sub(57))
   write_file(path, head .. digest:gsub("%x%x", function(h) return string.char(tonumber(h, 16)) end) .. b:sub(57))
   T.eq((core.ckpt_check(path)), "other")
   T.raises(function() run:newest() end, "checkpoint of format version 9, this Sumi reads version 1")
@@ -642,7 +634,7 @@ T.test("h5py and h5ls read a run that is being written, 100 times of 100", funct
   for _, tool in ipairs(tools) do
     core.spawn { "rm", "-rf", results }
     local words = {}
-    for _, list in ipairs { interpreter, { T.dir .. "/store_child.lua", "readable", results, "90" } } do
+    for _, list in ipairs { T.interpreter(), { T.dir .. "/store_child.lua", "readable", results, "90" } } do
       for _, w in ipairs(list) do words[#words + 1] = "'" .. w .. "'" end
     end
     local script = ("%s & writer=$!; while ! test -f %s; do sleep 0.01; done; %s; rc=$?; kill -0 $writer || rc=99; " ..

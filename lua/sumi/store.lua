@@ -34,7 +34,7 @@ function M.identity(o)
   for _, d in ipairs(o.data or {}) do add(d.sha256 or "") end
   add(json.encode(o.data_options or {}))
   add(o.precision or "f32")
-  return core.store_sha256(table.unpack(parts))
+  return core.sha256(table.unpack(parts))
 end
 
 ---- creating ----
@@ -135,7 +135,7 @@ function M.create(o)
   make_dirs(dir)
   local owned = claim(dir)
   core.remove(dir .. "/journal.tsv")      -- of a life that ended before its first seal
-  local run = { dir = dir, moved = moved, id = id, run_id = core.store_sha256(id, ":", ("%d"):format(seed)),
+  local run = { dir = dir, moved = moved, id = id, run_id = core.sha256(id, ":", ("%d"):format(seed)),
     experiment = o.experiment, variant = variant, seed = seed, steps = o.steps, parent = o.parent,
     precision = o.precision or "f32", created = os.date("!%Y-%m-%dT%H:%M:%SZ"), config = o.config or {},
     code = o.code or {}, data = o.data or {}, data_options = o.data_options or {}, provenance = o.provenance or {},

@@ -187,7 +187,7 @@ end
 function W.sample(run, step, tag, path, rows, cols)
   tag, path = clean(tag):gsub("[%c]", " "), clean(path)
   local bytes = core.read_file(run.dir .. "/" .. path)
-  local sha = bytes and core.store_sha256(bytes) or ""
+  local sha = bytes and core.sha256(bytes) or ""
   local kept = {}
   for _, s in ipairs(run.samples) do
     if s.step ~= step or s.tag ~= tag then kept[#kept + 1] = s end
