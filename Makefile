@@ -11,7 +11,7 @@ endif
 
 WARN    = -Wall -Wextra -Wshadow -Wmissing-prototypes -Werror
 CFLAGS  = -std=c11 $(O) -g -fPIC -ffp-contract=fast -fno-math-errno -fno-trapping-math -fopenmp $(WARN) $(SAN) \
-          $(shell pkg-config --cflags lua5.4 hdf5-serial 2>/dev/null) -DSUMI_LUADIR='"$(PREFIX)/share/lua/5.4"'
+          $(shell pkg-config --cflags lua5.4 hdf5-serial 2>/dev/null) -DSUMI_LUADIR='"$(PREFIX)/share/lua/5.4"' -DSUMI_LIBDIR='"$(PREFIX)/lib/sumi"'
 LDLIBS  = $(shell pkg-config --libs hdf5-serial 2>/dev/null) -ldnnl -ljpeg -lpng -lwebp -lz \
           -lgomp -lpthread -ldl -lm
 LUALIB  = $(shell pkg-config --libs lua5.4 2>/dev/null)
@@ -23,7 +23,7 @@ TESTS = $(patsubst %.c,$(BUILD)/%,$(wildcard tests/test_*.c))
 
 .PHONY: all demo test bench install uninstall asan deps test-deps found clean
 
-all: found $(BIN) $(BUILD)/core.so
+all: found $(BIN) $(BUILD)/core.so plugins
 
 # ---- what a build needs: header to look for, Debian package, what it is for ----
 NEEDS = lua5.4/lua.h:liblua5.4-dev:Lua hdf5/serial/hdf5.h:libhdf5-dev:HDF5 oneapi/dnnl/dnnl.h:libdnnl-dev:oneDNN \
@@ -37,9 +37,9 @@ found:
 	  else printf '  absent  %-8s apt install %s (or: make deps)\n' "$$name" "$$package"; ok=0; fi; done; \
 	for tool in $(TOOLS); do IFS=: read -r program package <<<"$$tool"; \
 	  command -v "$$program" >/dev/null || printf '  absent  %-8s apt install %s (or: make deps)\n' "$$program" "$$package"; done; \
-	command -v nvcc >/dev/null && echo "  found   nvcc (there is no CUDA device yet: nothing is built for it)" || true; \
 	[ $$ok = 1 ]
 found: SHELL = /bin/bash
+found: found-cuda
 
 # apt-get, only for what is missing, with sudo when we are not root
 DEPS      = build-essential pkg-config liblua5.4-dev lua5.4 libhdf5-dev libdnnl-dev libjpeg62-turbo-dev libpng-dev \
@@ -77,6 +77,8 @@ $(BUILD)/tests/%: tests/%.c $(CORE)
 	@echo "  link    $@"
 	@$(CC) $(CFLAGS) -o $@ $< $(CORE) $(LUALIB) $(LDLIBS)
 
+include cuda/cuda.mk
+
 # ---- using ----
 demo: deps
 	@$(MAKE) --no-print-directory -j2 all
@@ -99,15 +101,17 @@ asan: test-deps
 asan-tests: $(TESTS)
 
 LIBDIR = $(DESTDIR)$(PREFIX)/lib/lua/5.4/sumi
+PLUGDIR = $(DESTDIR)$(PREFIX)/lib/sumi
 SHARE  = $(DESTDIR)$(PREFIX)/share/lua/5.4/sumi
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIBDIR) $(SHARE) $(DESTDIR)$(PREFIX)/share/doc/sumi
 	install -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/sumi
 	install -m 755 $(BUILD)/core.so $(LIBDIR)/core.so
+	for so in $(filter-out %_emu.so,$(PLUGINS)); do install -D -m 755 -t $(PLUGDIR) $$so; done
 	install -m 644 lua/sumi/*.lua $(SHARE)
 	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/sumi
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/sumi $(LIBDIR) $(SHARE) $(DESTDIR)$(PREFIX)/share/doc/sumi
+	rm -rf $(DESTDIR)$(PREFIX)/bin/sumi $(LIBDIR) $(PLUGDIR) $(SHARE) $(DESTDIR)$(PREFIX)/share/doc/sumi
 
 clean:
-	rm -rf build build-asan sumi
+	rm -rf build build-asan sumi libsumi_*.so

@@ -11,6 +11,7 @@ int luaopen_sumi_core(lua_State *L) {
   sul_open_tensor(L);
   sul_open_tape(L);
   sul_open_ops(L);
+  sul_open_replay(L);
   sul_open_nn(L);
   sul_open_system(L);
   sul_open_image(L);

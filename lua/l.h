@@ -32,6 +32,11 @@ su_tensor *sul_test_tensor(lua_State *L, int idx);  /* NULL if it is none */
 /* Push what C returned and close the scope of this call; returns 1. */
 int sul_give(lua_State *L, su_tensor *t);
 
+/* A real that is given anew at each replay of a recorded step (l_replay.c). */
+#define SUL_LIVE "sumi.live"
+typedef struct sul_live { double value; int slot; } sul_live;
+double sul_real(lua_State *L, int idx, int real);   /* argument idx, a number or such; the next op's real number `real` */
+
 /* Fields of the table on top of the stack. */
 void sul_set_integer(lua_State *L, const char *key, lua_Integer v);
 void sul_set_string(lua_State *L, const char *key, const char *v);
@@ -43,6 +48,7 @@ void sul_open_error(lua_State *L);
 void sul_open_tensor(lua_State *L);
 void sul_open_tape(lua_State *L);
 void sul_open_ops(lua_State *L);
+void sul_open_replay(lua_State *L);
 void sul_open_nn(lua_State *L);
 void sul_open_system(lua_State *L);   /* files, processes, terminal, signals, clock; calls the two below */
 void sul_open_host(lua_State *L);     /* cpu, memory, versions of libraries */

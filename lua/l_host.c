@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "l.h"
 
+#include "../runtime/cpu/bf16.h"
+
 #include <stdio.h>              /* before jpeglib.h, which uses FILE */
 
 #include <dnnl.h>
@@ -48,7 +50,8 @@ static const char *proc_head(const char *path, char *buf, size_t size) {
   return buf;
 }
 
-/* cpu() -> {name, threads, avx2, avx512, avx512_bf16, amx}: what the kernel lets us use of the CPU */
+/* cpu() -> {name, threads, avx2, avx512, avx512_bf16, amx}: what the kernel lets us use of the CPU; and bf16: by what we
+ * multiply it, "amx", "avx512" or nil (SUMI_CPU_WITHOUT=bf16 or amx denies it) */
 static int l_cpu(lua_State *L) {
   static const char *const flags[][2] = {{"avx2", "avx2"}, {"avx512", "avx512f"}, {"avx512_bf16", "avx512_bf16"},
                                          {"amx", "amx_bf16"}};
@@ -64,6 +67,7 @@ static int l_cpu(lua_State *L) {
     lua_pushboolean(L, has_word(buf, flags[i][1]));
     lua_setfield(L, -2, flags[i][0]);
   }
+  if (su_bf16_unit() != SU_BF16_NONE) sul_set_string(L, "bf16", su_bf16_unit() == SU_BF16_AMX ? "amx" : "avx512");
   return 1;
 }
 

@@ -3,6 +3,8 @@
  * Tensors and options come in the signature's order; a last table with names gives options by name. Axes count from 1. */
 #include "l.h"
 
+#include "../runtime/replay.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -80,9 +82,9 @@ static void value(lua_State *L, const su_op *op, const su_param *p, int idx, arg
       a->in[p->slot] = sul_tensor(L, idx);
       break;
     case SU_PREAL:
-      if (!lua_isnumber(L, idx))
+      if (!lua_isnumber(L, idx) && !luaL_testudata(L, idx, SUL_LIVE))
         sul_fail(L, SU_ESCRIPT, "%s: %s wants a number, got %s", op->name, p->name, luaL_typename(L, idx));
-      a->r[p->slot] = lua_tonumber(L, idx);
+      a->r[p->slot] = sul_real(L, idx, p->slot);
       break;
     case SU_PBOOL:
       a->i[p->slot] = lua_isnumber(L, idx) ? lua_tonumber(L, idx) != 0 : lua_toboolean(L, idx);
@@ -117,6 +119,7 @@ static int call(lua_State *L) {
   const su_op *op = lua_touserdata(L, lua_upvalueindex(1));
   args a = {{NULL}, {0}, {0}};
   int top = lua_gettop(L), options = 0;
+  su_live_clear();
   if (top > 0 && is_options(L, top)) {
     options = top--;
     check_names(L, op, options);
@@ -140,7 +143,7 @@ static int call(lua_State *L) {
   return op->nout;
 }
 
-/* core.op_table() -> list of {name, sig, doc, cases, differentiable, devices} in order of name */
+/* core.op_table() -> list of {name, sig, doc, cases, differentiable, writes, f32, any_dtype, cpu} in order of name */
 static int op_table(lua_State *L) {
   int n = 0;
   lua_newtable(L);
@@ -153,6 +156,10 @@ static int op_table(lua_State *L) {
     lua_setfield(L, -2, "differentiable");
     lua_pushinteger(L, (lua_Integer)op->writes);
     lua_setfield(L, -2, "writes");
+    lua_pushinteger(L, (lua_Integer)op->f32);
+    lua_setfield(L, -2, "f32");
+    lua_pushboolean(L, op->any_dtype);
+    lua_setfield(L, -2, "any_dtype");
     lua_pushboolean(L, op->cpu || op->cpu_plan || op->view);
     lua_setfield(L, -2, "cpu");
     lua_newtable(L);

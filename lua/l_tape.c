@@ -2,6 +2,7 @@
 #include "l.h"
 
 #include "../runtime/ops/ops.h"
+#include "../runtime/replay.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -131,7 +132,9 @@ static int l_grad(lua_State *L) {
 
 /* core.pass_seed(y, weight); core.pass_walk(from, upto, xs, spend); core.pass_take(xs) -> list, false where nothing arrived */
 static int l_pass_seed(lua_State *L) {
-  if (!su_pass_seed(sul_tensor(L, 1), luaL_checknumber(L, 2))) return sul_raise(L);
+  double weight = sul_real(L, 2, 0);     /* the first op is the fill that makes the cotangent */
+  if (!su_pass_seed(sul_tensor(L, 1), weight)) return sul_raise(L);
+  su_live_clear();
   su_scope_end(0, NULL);
   return 0;
 }
@@ -149,7 +152,7 @@ static int l_pass_take(lua_State *L) {
   int n;
   su_tensor **xs = tensor_list(L, 1, &n);
   su_tensor **gx = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *gx, 0);
-  su_pass_take(xs, n, gx);
+  if (!su_pass_take(xs, n, gx)) return sul_raise(L);
   return give_list(L, gx, n);
 }
 

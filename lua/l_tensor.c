@@ -204,11 +204,11 @@ static int l_tensor(lua_State *L) {
   return sul_give(L, t);
 }
 
-/* core.full(value, shape[, device]) */
+/* core.full(value, shape[, device[, dtype]]) */
 static int l_full(lua_State *L) {
   su_device *dev = device_arg(L, 3);
   su_spec s;
-  shape_arg(L, 2, &s, dev->real);
+  shape_arg(L, 2, &s, dtype_arg(L, 4, dev->real));
   return sul_give(L, su_full(dev, &s, luaL_checknumber(L, 1)));
 }
 
@@ -391,6 +391,12 @@ static int l_set_device(lua_State *L) {
   return 0;
 }
 
+/* core.set_tf32(on): for the device that set_device chose */
+static int l_set_tf32(lua_State *L) {
+  su_device_tf32(device_arg(L, 2), lua_toboolean(L, 1));
+  return 0;
+}
+
 static int l_describe_device(lua_State *L) {
   char buf[512];
   su_device *d = device_arg(L, 1);
@@ -432,9 +438,27 @@ static int l_is_tensor(lua_State *L) {
   return 1;
 }
 
+/* core.cast_once(w, dtype, old or nil, version) -> w in dtype, w's version. It is `old`, made of that version of w, if that
+ * can be used again: where gradients are wanted its node must be on the tape and not yet given back. */
+static int l_cast_once(lua_State *L) {
+  su_tensor *w = sul_tensor(L, 1), **old = luaL_testudata(L, 3, TYPE);
+  bool learns = su_recording() && (w->learns || su_on_tape(w));
+  bool same = old && *old && (*old)->data && lua_tointeger(L, 4) == w->st->version;
+  lua_pushinteger(L, w->st->version);
+  if (same && (!learns || su_on_tape(*old))) {
+    lua_pushvalue(L, 3);
+  } else {
+    sul_site(L);
+    sul_push(L, su_cast(w, dtype_arg(L, 2, SU_F32)));
+    su_scope_end(0, NULL);
+  }
+  lua_insert(L, -2);
+  return 2;
+}
+
 static const luaL_Reg functions[] = {
   {"drop", l_drop}, {"tensor", l_tensor}, {"full", l_full}, {"randn", l_randn},
-  {"rand", l_rand}, {"set_device", l_set_device}, {"describe_device", l_describe_device},
+  {"rand", l_rand}, {"cast_once", l_cast_once}, {"set_device", l_set_device}, {"set_tf32", l_set_tf32}, {"describe_device", l_describe_device},
   {"arena", l_arena}, {"sys_allocs", l_sys_allocs}, {"threads", l_threads}, {"is_tensor", l_is_tensor}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {

@@ -80,6 +80,10 @@ static su_conv_geo geo_gw(const su_call *c) {
   return g;
 }
 
+su_conv_geo su_conv_geo_of(const su_call *c, enum su_conv_dir dir) {
+  return dir == SU_CONV_Y ? geo_y(c) : dir == SU_CONV_GX ? geo_gx(c) : geo_gw(c);
+}
+
 /* ---- the judge ---- */
 
 static bool options_make_sense(const su_call *c, const int64_t *i) {
@@ -166,6 +170,7 @@ static bool shape_gw(su_call *c) {
   if (!channels_fit(c, &g, g.ci / g.groups) || !reflection_fits(c, &g) || !ends_meet(c, &g, "kernel"))
     return false;
   image_out(c, g.co, g.kh, g.kw, g.ci / g.groups);
+  c->out[0].dtype = c->dev->real;      /* gradients of weights are summed in f32 */
   return true;
 }
 
@@ -314,11 +319,12 @@ static bool grad_gx(const su_node *n, su_tensor *const *gy, const bool *want, su
   return true;
 }
 
-/* Here gy[0] has the shape of the weight. */
+/* Here gy[0] has the shape of the weight, and meets images as one: in their dtype. */
 static bool grad_gw(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   const int64_t *size = n->in_spec[0].shape + 1;
-  if (want[0] && !(gx[0] = again(&conv_gx_op, n->i + 2, n->in[1], gy[0], size))) return false;
-  if (want[1] && !(gx[1] = again(&conv_op, n->i + 2, n->in[0], gy[0], NULL))) return false;
+  su_tensor *w = su_cast(gy[0], n->in_spec[0].dtype);
+  if (want[0] && !(gx[0] = again(&conv_gx_op, n->i + 2, n->in[1], w, size))) return false;
+  if (want[1] && !(gx[1] = again(&conv_op, n->i + 2, n->in[0], w, NULL))) return false;
   return true;
 }
 
@@ -374,7 +380,8 @@ static const char *const cases_gw[] = {
 SU_OP(conv) {
   .sig = "conv(x, w, b?, " OPTIONS_TEXT ") -> y",
   .doc = "Convolution of images x [n,h,w,ci] with w [co,kh,kw,ci/groups]; pad is top,bottom,left,right.",
-  .shape = shape_y, .ref = ref_y, .cpu_plan = plan_y, .grad = grad_y, .keep_in = 3, .cases = cases_y };
+  .shape = shape_y, .ref = ref_y, .cpu_plan = plan_y, .grad = grad_y, .keep_in = 3, .f32 = 4,
+  .cases = cases_y };
 
 SU_OP(conv_gx){
   .sig = "conv_gx(gy, w, b?, size:int2, " OPTIONS_TEXT ") -> gx",
@@ -385,6 +392,7 @@ SU_OP(conv_gx){
   .cpu_plan = plan_gx,
   .grad = grad_gx,
   .keep_in = 3,
+  .f32 = 4,
   .cases = cases_gx};
 
 SU_OP(conv_gw) {

@@ -2,7 +2,7 @@
 #ifndef SUMI_NN_CONV_H
 #define SUMI_NN_CONV_H
 
-#include "../runtime/op.h"
+#include "../runtime/cpu/conv.h"
 
 /* Zero means: stride 1, pad 0, dilation 1, groups 1, edge zero. */
 typedef struct su_conv_opt {
@@ -19,5 +19,8 @@ su_tensor *su_conv(su_tensor *x, su_tensor *w, su_tensor *b, const su_conv_opt *
 su_tensor *su_conv_gx(su_tensor *gy, su_tensor *w, su_tensor *b, const int64_t size[2], const su_conv_opt *o);
 /* The adjoint in w: gw [co,kh,kw,ci/groups]. kernel = {kh,kw}. */
 su_tensor *su_conv_gw(su_tensor *x, su_tensor *gy, const int64_t kernel[2], const su_conv_opt *o);
+
+/* The geometry of a judged call of conv (dir y), conv_gx or conv_gw; what devices plan from. `bias` is not set. */
+su_conv_geo su_conv_geo_of(const su_call *c, enum su_conv_dir dir);
 
 #endif

@@ -166,7 +166,7 @@ static bool loss_shape(su_call *c) {
   if (c->in[1].ndim >= 0 && !su_want_same(c, 1, 0)) return false;
   if (su_spec_size(&c->in[0]) == 0)
     return su_fail("%s: the mean of nothing: x is %s", c->op->name, su_shape_text(&c->in[0]));
-  c->out[0].ndim = 0;
+  c->out[0] = su_spec_of(c->dev->real, 0, NULL);
   return true;
 }
 
@@ -247,7 +247,7 @@ static const char *const hinge_cases[] = {"x=2,3,5", "x=20001 target=-1", NULL};
 static const char *const hinge_slope_cases[] = {"gy=1 x=2,3,5", "gy=1 x=20001 target=-1", NULL};
 
 #define LOSS_OP .shape = loss_shape, .ref = loss_ref, .cpu_plan = loss_plan, .grad = loss_grad, .keep_in = 3
-#define SLOPE_OP .shape = slope_shape, .ref = slope_ref, .cpu = slope_cpu, .grad = slope_grad, .keep_in = 7, \
+#define SLOPE_OP .shape = slope_shape, .ref = slope_ref, .cpu = slope_cpu, .grad = slope_grad, .keep_in = 7, .f32 = 1, \
   .doc = "Input gradient of the loss: gy times its slope in x, divided by the number of elements."
 
 SU_OP(bce) {.sig = "bce(x, t?, target:real=1) -> y", LOSS_OP, .check = bce_ok, .cases = loss_cases,

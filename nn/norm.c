@@ -31,10 +31,10 @@ static layout layout_of(const su_spec *x, int64_t over) {
 
 /* ---- shape rules ---- */
 
-static su_spec stat_spec(const su_spec *x, int64_t over) {
+static su_spec stat_spec(const su_call *call, const su_spec *x, int64_t over) {
   int64_t c = x->shape[x->ndim - 1];
-  if (over == BATCH) return su_spec_of(x->dtype, 1, (int64_t[]){c});
-  return su_spec_of(x->dtype, 2, (int64_t[]){x->shape[0], c});
+  if (over == BATCH) return su_spec_of(call->dev->real, 1, (int64_t[]){c});
+  return su_spec_of(call->dev->real, 2, (int64_t[]){x->shape[0], c});
 }
 
 static bool want_channels(const su_call *c, int k, int64_t channels) {
@@ -68,14 +68,14 @@ static bool norm_shape(su_call *c) {
     if (c->i[1]) return su_fail("norm: a residual wants act = \"none\"; apply the activation outside");
   }
   c->out[0] = *x;
-  c->out[1] = c->out[2] = stat_spec(x, c->i[0]);
+  c->out[1] = c->out[2] = stat_spec(c, x, c->i[0]);
   return true;
 }
 
 static bool norm_gx_shape(su_call *c) {
   const su_spec *x = &c->in[1];
   if (!want_population(c, 1) || !su_want_same(c, 0, 1)) return false;
-  su_spec stat = stat_spec(x, c->i[0]);
+  su_spec stat = stat_spec(c, x, c->i[0]);
   for (int k = 2; k < 4; k++)
     if (memcmp(&c->in[k], &stat, sizeof stat) != 0)
       return su_fail("norm_gx: %s wants %s, has %s", c->op->param[k].name, su_shape_text(&stat),
@@ -83,7 +83,7 @@ static bool norm_gx_shape(su_call *c) {
   int64_t channels = x->shape[x->ndim - 1];
   if (!want_channels(c, 4, channels) || !want_channels(c, 5, channels)) return false;
   c->out[0] = *x;
-  c->out[1] = c->out[2] = su_spec_of(x->dtype, 1, &channels);
+  c->out[1] = c->out[2] = su_spec_of(c->dev->real, 1, &channels);
   return true;
 }
 
@@ -528,7 +528,7 @@ SU_OP(norm) {
          "act:enum(none|relu|lrelu)=none, eps:real=1e-5, slope:real=0.2) -> y, mean, rstd",
   .doc = "act((x - mean) / sqrt(var + eps) * gain + bias) + residual, over the batch or each image.",
   .shape = norm_shape, .check = eps_ok, .ref = norm_ref, .cpu_plan = norm_plan, .grad = norm_grad, .keep_in = 7,
-  .keep_out = 6, .cases = norm_cases};
+  .keep_out = 6, .f32 = 6, .cases = norm_cases};
 
 static const char *const norm_gx_cases[] = {
   "gy=2,3,5,7 x=2,3,5,7 mean=7 rstd=7@pos gain=7 bias=7 act=relu", "gy=6,5 x=6,5 mean=5 rstd=5@pos",
@@ -539,7 +539,8 @@ SU_OP(norm_gx) {
   .sig = "norm_gx(gy, x, mean, rstd, gain?, bias?, over:enum(batch|instance)=batch, "
          "act:enum(none|relu|lrelu)=none, slope:real=0.2) -> gx, ggain, gbias",
   .doc = "Gradients of norm from its input and statistics.", .shape = norm_gx_shape, .ref = norm_gx_ref,
-  .cpu_plan = norm_gx_plan, .grad = norm_gx_grad, .keep_in = 63, .cases = norm_gx_cases};
+  .cpu_plan = norm_gx_plan, .grad = norm_gx_grad, .keep_in = 63, .f32 = 60,
+  .cases = norm_gx_cases};
 
 bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain,
                 su_tensor *bias, const int64_t *over_act, double slope, su_tensor **out) {

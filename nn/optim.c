@@ -106,7 +106,7 @@ SU_OP(adam) {
   .sig = "adam(p, g, m, v, bad?, lr:real, beta1:real=0.9, beta2:real=0.999, eps:real=1e-8, "
          "weight_decay:real=0, step:real, eps_hat:bool=0, decoupled:bool=0)",
   .doc = "One Adam step of p along g, in place; step counts from 1. Adds 1 to bad if g is not finite.",
-  .shape = adam_shape, .check = adam_ok, .ref = adam_ref, .cpu = adam_cpu, .writes = 29,
+  .shape = adam_shape, .check = adam_ok, .ref = adam_ref, .cpu = adam_cpu, .writes = 29, .f32 = 31,
   .cases = adam_cases};
 
 bool su_adam(su_tensor *p, su_tensor *g, su_tensor *m, su_tensor *v, su_tensor *bad, su_adam_opt o) {
@@ -187,7 +187,8 @@ SU_OP(sgd) {
   .sig = "sgd(p, g, b?, bad?, lr:real, momentum:real=0, dampening:real=0, weight_decay:real=0, step:real, "
          "nesterov:bool=0)",
   .doc = "One SGD step of p along g, in place; b keeps the momentum. Adds 1 to bad if g is not finite.",
-  .shape = sgd_shape, .check = sgd_ok, .ref = sgd_ref, .cpu = sgd_cpu, .writes = 13, .cases = sgd_cases};
+  .shape = sgd_shape, .check = sgd_ok, .ref = sgd_ref, .cpu = sgd_cpu, .writes = 13, .f32 = 15,
+  .cases = sgd_cases};
 
 bool su_sgd(su_tensor *p, su_tensor *g, su_tensor *momentum, su_tensor *bad, su_sgd_opt o) {
   const double r[] = {o.lr, o.momentum, o.dampening, o.weight_decay, o.step};
@@ -220,7 +221,7 @@ static void ema_cpu(const su_plan *p, void *const *in, void *const *out, const d
 }
 
 SU_OP(ema) {.sig = "ema(avg, p, decay:real)", .doc = "avg = decay*avg + (1-decay)*p, in place.",
-  .shape = ema_shape, .ref = ema_ref, .cpu = ema_cpu, .writes = 1,
+  .shape = ema_shape, .ref = ema_ref, .cpu = ema_cpu, .writes = 1, .f32 = 3,
   .cases = (const char *const[]){"avg=3,5 p=3,5 decay=0.9", "avg=40001 p=40001 decay=0.999", NULL}};
 
 bool su_ema(su_tensor *avg, su_tensor *p, double decay) {

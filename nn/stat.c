@@ -109,7 +109,7 @@ SU_OP(norm_eval) {
          "slope:real=0.2) -> y",
   .doc = "Batch norm with given statistics: act((x - mean) / sqrt(var + eps) * gain + bias).",
   .shape = eval_shape, .ref = eval_ref, .cpu_plan = eval_plan, .grad = eval_grad, .keep_in = 31,
-  .cases = eval_cases};
+  .f32 = 30,  .cases = eval_cases};
 
 su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias,
                         su_norm_opt o) {
@@ -178,7 +178,7 @@ static const char *const update_cases[] = {
 SU_OP(stat_update) {
   .sig = "stat_update(running_mean, running_var, mean, rstd, momentum:real=0.1, eps:real=1e-5, count:real)",
   .doc = "Moves running statistics, in place, towards those norm found in populations of `count` numbers.",
-  .shape = update_shape, .check = update_ok, .ref = update_ref, .cpu = update_cpu, .writes = 3,
+  .shape = update_shape, .check = update_ok, .ref = update_ref, .cpu = update_cpu, .writes = 3, .f32 = 15,
   .cases = update_cases};
 
 bool su_stat_update(su_tensor *running_mean, su_tensor *running_var, su_tensor *mean, su_tensor *rstd,

@@ -18,6 +18,9 @@ struct su_arena {
   su_block *bin[BINS];
   uint64_t map[BINS / 64];
   su_block *spare;                     /* unused block records */
+  bool (*on_grow)(void *arg, size_t top);
+  void *on_grow_arg;
+  const char *knob;                    /* the variable that sets the budget */
 };
 
 static su_block *record(su_arena *a) {
@@ -34,6 +37,11 @@ static su_block *record(su_arena *a) {
   a->spare = b->next;
   memset(b, 0, sizeof *b);
   return b;
+}
+
+static void record_back(su_arena *a, su_block *b) {
+  b->next = a->spare;
+  a->spare = b;
 }
 
 /* The bin whose blocks are all >= the lower edge of size's class. */
@@ -83,7 +91,13 @@ static su_block *grow(su_arena *a, size_t size) {
   size_t need = extend ? size - last->size : size;
   if (a->top + need > a->reserve || su_fault("arena")) {
     su_fail_code(SU_EMACHINE, "out of memory: a tensor of %.1f MB on top of %.1f MB in use; the budget is %.1f MB "
-                 "(SUMI_MEMORY sets it, in MiB)", 1e-6 * (double)size, 1e-6 * (double)a->used, 1e-6 * (double)a->reserve);
+                 "(%s sets it, in MiB)", 1e-6 * (double)size, 1e-6 * (double)a->used, 1e-6 * (double)a->reserve, a->knob);
+    return NULL;
+  }
+  su_block *b = extend ? last : record(a);
+  if (!b) return NULL;
+  if (a->on_grow && !a->on_grow(a->on_grow_arg, a->top + need)) {
+    if (!extend) record_back(a, b);
     return NULL;
   }
   su_count_sys_alloc();
@@ -93,8 +107,6 @@ static su_block *grow(su_arena *a, size_t size) {
     a->top += need;
     return last;
   }
-  su_block *b = record(a);
-  if (!b) return NULL;
   b->offset = a->top;
   b->size = size;
   b->prev = last;
@@ -142,8 +154,7 @@ static void merge(su_arena *a, su_block *left, su_block *b) {
   left->next = b->next;
   if (b->next) b->next->prev = left;
   else a->last = left;
-  b->next = a->spare;
-  a->spare = b;
+  record_back(a, b);
 }
 
 void su_arena_put(su_arena *a, su_block *b) {
@@ -166,10 +177,18 @@ su_arena *su_arena_new(void *base, size_t reserve) {
   if (!a) return NULL;
   a->base = base;
   a->reserve = reserve;
+  a->knob = "SUMI_MEMORY";
   return a;
+}
+
+void su_arena_on_grow(su_arena *a, bool (*fn)(void *arg, size_t top), void *arg, const char *knob) {
+  a->on_grow = fn;
+  a->on_grow_arg = arg;
+  a->knob = knob;
 }
 
 size_t su_arena_used(const su_arena *a) { return a->used; }
 size_t su_arena_peak(const su_arena *a) { return a->peak; }
+size_t su_arena_reserve(const su_arena *a) { return a->reserve; }
 size_t su_arena_top(const su_arena *a) { return a->top; }
 void su_arena_free(su_arena *a) { su_free(a); }

@@ -1,8 +1,11 @@
 /* device.c -- the devices of this process: `ref` (float64, one thread, the specification) and `cpu`. A plug-in
- * fills the same table (op.h) and registers itself. */
+ * (plugin.c) fills the same table (op.h) and is registered here when it is first asked for. */
 #define _GNU_SOURCE
-#include "op.h"
+#include "plugin.h"
 
+#include "cpu/bf16.h"
+
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,20 +20,62 @@ void su_device_register(su_device *d) {
   if (n_devices < MAX_DEVICES) devices[n_devices++] = d;
 }
 
-su_device *su_device_get(const char *name) {
-  char known[160] = "";
-  for (int k = 0; k < n_devices; k++) {
-    su_device *d = devices[k];
-    if (strcmp(d->name, name) == 0) {
-      if (!d->ready && !d->open(d)) return NULL;
-      d->ready = true;
-      return d;
-    }
-    size_t n = strlen(known);
-    snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", d->name);
-  }
-  su_fail_code(SU_EMACHINE, "no device '%s' here; there is: %s", name, known);
+static su_device *find(const char *name) {
+  for (int k = 0; k < n_devices; k++)
+    if (strcmp(devices[k]->name, name) == 0) return devices[k];
   return NULL;
+}
+
+/* "cuda:0" is "cuda". */
+static const char *plain_name(const char *name, char *buf, size_t size) {
+  snprintf(buf, size, "%s", name);
+  char *colon = strchr(buf, ':');
+  if (colon && strcmp(colon, ":0") == 0) *colon = 0;
+  return buf;
+}
+
+static su_device *from_plugin(const char *name) {
+  char path[PATH_MAX], why[1024], known[160] = "";
+  su_device *d = su_plugin_load(name, path, why, sizeof why);
+  if (d && find(d->name)) return d;
+  if (d && n_devices < MAX_DEVICES) {
+    su_device_register(d);
+    return d;
+  }
+  for (int k = 0; k < n_devices; k++) {
+    size_t n = strlen(known);
+    snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", devices[k]->name);
+  }
+  if (*path && *why) su_fail_code(SU_EMACHINE, "no device '%s': %s; device=cpu computes here", name, why);
+  else su_fail_code(SU_EMACHINE, "no device '%s': %s%sthere is: %s", name, why, *why ? "; " : "", known);
+  return NULL;
+}
+
+static bool make_ready(su_device *d) {
+  if (!d->ready) d->ready = d->open(d);
+  return d->ready;
+}
+
+su_device *su_device_get(const char *name) {
+  char plain[64];
+  name = plain_name(name, plain, sizeof plain);
+  su_device *d = find(name);
+  if (!d) d = from_plugin(name);
+  return d && make_ready(d) ? d : NULL;
+}
+
+void su_plugin_look(const char *name, su_plugin_state *s) {
+  char plain[64];
+  name = plain_name(name, plain, sizeof plain);
+  s->ready = false;
+  s->path[0] = 0;
+  su_device *d = find(name);
+  if (!d) d = su_plugin_load(name, s->path, s->text, sizeof s->text);
+  if (!d) return;
+  if (!find(d->name)) su_device_register(d);
+  s->ready = make_ready(d);
+  if (s->ready) d->describe(d, s->text, sizeof s->text);
+  else snprintf(s->text, sizeof s->text, "%s", su_error());
 }
 
 /* ---- memory on the host ---- */
@@ -120,6 +165,7 @@ static bool cpu_supports(su_device *d, const su_op *op) {
 static bool cpu_plan(su_device *d, su_plan *p) {
   (void)d;
   const su_op *op = p->call.op;
+  if (!op->bf16 && !op->any_dtype && su_has_bf16(&p->call)) return su_bf16_wrap(p);
   p->exec = op->cpu;
   if (op->cpu_plan) return op->cpu_plan(p);
   return p->exec ? true : no_kernel(p);

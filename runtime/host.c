@@ -1,30 +1,17 @@
 /* host.c -- numbers between a tensor and the host, with conversion. */
-#include "op.h"
+#include "replay.h"
+
+#include "cpu/bf16.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-static float from_bf16(uint16_t b) {
-  uint32_t u = (uint32_t)b << 16;
-  float f;
-  memcpy(&f, &u, 4);
-  return f;
-}
-
-/* Round to nearest, ties to even; a NaN stays one. */
-static uint16_t to_bf16(float f) {
-  uint32_t u;
-  memcpy(&u, &f, 4);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 0x40u);
-  return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-
 static double number(const void *p, int dtype, int64_t k) {
   switch (dtype) {
     case SU_F32: return ((const float *)p)[k];
     case SU_F64: return ((const double *)p)[k];
-    case SU_BF16: return from_bf16(((const uint16_t *)p)[k]);
+    case SU_BF16: return su_from_bf16(((const uint16_t *)p)[k]);
     case SU_U8: return ((const uint8_t *)p)[k];
     default: return ((const int32_t *)p)[k];
   }
@@ -34,14 +21,16 @@ static void put_number(void *p, int dtype, int64_t k, double v) {
   switch (dtype) {
     case SU_F32: ((float *)p)[k] = (float)v; break;
     case SU_F64: ((double *)p)[k] = v; break;
-    case SU_BF16: ((uint16_t *)p)[k] = to_bf16((float)v); break;
+    case SU_BF16: ((uint16_t *)p)[k] = su_to_bf16((float)v); break;
     case SU_U8: ((uint8_t *)p)[k] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v + 0.5); break;
     default: ((int32_t *)p)[k] = (int32_t)v; break;
   }
 }
 
 void su_convert(const void *src, int from, void *dst, int to, int64_t n) {
-  for (int64_t k = 0; k < n; k++) put_number(dst, to, k, number(src, from, k));
+  if (from == SU_BF16 && to == SU_F32) su_widen(dst, src, n);
+  else if (from == SU_F32 && to == SU_BF16) su_narrow(dst, src, n);
+  else for (int64_t k = 0; k < n; k++) put_number(dst, to, k, number(src, from, k));
 }
 
 static size_t bytes_of(const su_tensor *t) { return (size_t)t->size * su_dtype_size(t->spec.dtype); }
@@ -56,6 +45,8 @@ static bool alive(const su_tensor *t, int64_t n) {
 bool su_write_raw(su_tensor *t, const void *src, size_t bytes) {
   if (!alive(t, t->size)) return false;
   if (bytes != bytes_of(t)) return su_fail("%zu bytes given, the tensor has %zu", bytes, bytes_of(t));
+  if (su_noting) su_note_write(t, src, bytes);
+  if (su_dry) return true;
   su_touched(t);
   return t->dev->write(t->dev, t->data, src, bytes);
 }
@@ -63,6 +54,8 @@ bool su_write_raw(su_tensor *t, const void *src, size_t bytes) {
 bool su_read_raw(const su_tensor *t, void *dst, size_t bytes) {
   if (!alive(t, t->size)) return false;
   if (bytes != bytes_of(t)) return su_fail("%zu bytes asked for, the tensor has %zu", bytes, bytes_of(t));
+  if (su_noting) su_note_read(t);
+  if (su_dry) return memset(dst, 0, bytes) != NULL;
   return t->dev->read(t->dev, dst, t->data, bytes);
 }
 

@@ -1,5 +1,7 @@
 /* op.c -- the registry of ops, their signatures, the plan cache, and how an op is applied. */
+#include "replay.h"
 #include "tape.h"
+#include "ops/ops.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -159,14 +161,22 @@ static bool plan_fits(const su_plan *p, const su_op *op, su_tensor *const *in, c
   return memcmp(p->call.i, ints, (size_t)op->nint * sizeof *ints) == 0;
 }
 
+static bool is_activation(const su_op *op, int k) { return !(op->f32 >> k & 1); }
+
+/* Operands are of the device's dtype; where that is f32, the activations may all be bf16. The results are as the
+ * activations are, unless the shape rule says otherwise. */
 static bool judge(su_call *c) {
   const su_op *op = c->op;
-  for (int k = 0; k < op->nin && !op->any_dtype; k++)
-    if (c->in[k].ndim >= 0 && c->in[k].dtype != c->dev->real)
+  int real = c->dev->real, act = real;
+  for (int k = 0; k < op->nin && real == SU_F32; k++)
+    if (c->in[k].ndim >= 0 && is_activation(op, k) && c->in[k].dtype == SU_BF16) act = SU_BF16;
+  for (int k = 0; k < op->nin && !op->any_dtype; k++) {
+    int want = is_activation(op, k) ? act : real;
+    if (c->in[k].ndim >= 0 && c->in[k].dtype != want)
       return su_fail("%s: %s is %s; %s computes in %s (x:to(\"%s\") converts)", op->name, op->param[k].name,
-                     su_dtype_name(c->in[k].dtype), c->dev->name, su_dtype_name(c->dev->real),
-                     su_dtype_name(c->dev->real));
-  for (int k = 0; k < op->nout; k++) c->out[k].dtype = c->dev->real;
+                     su_dtype_name(c->in[k].dtype), c->dev->name, su_dtype_name(want), su_dtype_name(want));
+  }
+  for (int k = 0; k < op->nout; k++) c->out[k].dtype = act;
   return op->shape(c);
 }
 
@@ -179,6 +189,7 @@ static void plan_free(su_plan *p) {
 #define MAX_PLANS 20000
 
 static void forget_plans(su_device *d) {
+  if (d->pinned) return;               /* a recorded step runs them */
   for (size_t k = 0; k < sizeof d->plans / sizeof *d->plans; k++)
     for (su_plan *p = d->plans[k], *next; p; p = next) {
       next = p->next;
@@ -186,6 +197,12 @@ static void forget_plans(su_device *d) {
     }
   memset(d->plans, 0, sizeof d->plans);
   d->nplans = 0;
+}
+
+void su_device_tf32(su_device *d, bool on) {
+  if (d->tf32 == on) return;
+  d->tf32 = on;
+  forget_plans(d);
 }
 
 static su_plan *plan_make(su_device *dev, const su_op *op, su_tensor *const *in, const int64_t *ints, uint64_t h) {
@@ -260,9 +277,43 @@ static bool make_outputs(const su_plan *p, su_tensor *const *in, su_tensor **out
   return true;
 }
 
+/* Must a bf16 operand be cast? One that is always f32, or an activation beside others in f32. */
+static bool mixed(const su_op *op, su_tensor *const *in) {
+  bool f32 = false, bf16 = false;
+  for (int k = 0; k < op->nin; k++) {
+    if (!in[k]) continue;
+    bool half = in[k]->spec.dtype == SU_BF16;
+    if (half && !is_activation(op, k)) return true;
+    f32 = f32 || (is_activation(op, k) && in[k]->spec.dtype == SU_F32);
+    bf16 = bf16 || half;
+  }
+  return f32 && bf16;
+}
+
+/* up[k]: in[k] in f32, cast where it is bf16. What is written in place cannot be cast. */
+static bool cast_up(const su_op *op, su_tensor *const *in, su_tensor **up) {
+  for (int k = 0; k < op->nin; k++) {
+    up[k] = in[k];
+    if (!in[k] || in[k]->spec.dtype != SU_BF16) continue;
+    if (op->writes >> k & 1)
+      return su_fail("%s: %s is written in place and is bf16; %s", op->name, op->param[k].name,
+                     is_activation(op, k) ? "so must the others be (x:to(\"bf16\") converts)" : "it must be f32");
+    if (!(up[k] = su_cast(in[k], SU_F32))) return false;
+  }
+  return true;
+}
+
 bool su_apply(const su_op *op, su_tensor *const *in, const int64_t *ints, const double *reals, su_tensor **out) {
   su_device *dev = common_device(op, in);
   if (!dev) return false;
+  su_tensor *up[SU_MAX_IN];
+  if (dev->real == SU_F32 && !op->any_dtype && mixed(op, in)) {
+    if (!cast_up(op, in, up)) {
+      note_operands(op, in);
+      return false;
+    }
+    in = up;
+  }
   su_plan *p = su_plan_get(dev, op, in, ints);
   if (!p || (op->check && !op->check(&p->call, reals))) {
     note_operands(op, in);
@@ -276,8 +327,9 @@ bool su_apply(const su_op *op, su_tensor *const *in, const int64_t *ints, const 
     void *pin[SU_MAX_IN], *pout[SU_MAX_OUT], *ws = NULL;
     for (int k = 0; k < op->nin; k++) pin[k] = in[k] ? in[k]->data : NULL;
     for (int k = 0; k < op->nout; k++) pout[k] = out[k]->data;
-    if (p->workspace && !(ws = dev->workspace(dev, p->workspace))) return false;
-    p->exec(p, pin, pout, reals, ws);
+    if (!su_dry && p->workspace && !(ws = dev->workspace(dev, p->workspace))) return false;
+    if (!su_dry) p->exec(p, pin, pout, reals, ws);
+    if (su_noting) su_note_apply(p, in, out, reals);
     for (int k = 0; op->writes && k < op->nin; k++)
       if (in[k] && (op->writes >> k & 1)) su_touched(in[k]);
   }

@@ -66,6 +66,8 @@ struct su_op {
   uint32_t keep_in, keep_out;           /* bit k: the gradient reads in[k] / out[k] */
   uint32_t writes;                      /* bit k: in[k] is written in place (such an op is never recorded) */
   bool any_dtype;                       /* inputs need not be dev->real: the shape rule judges the dtypes */
+  uint32_t f32;                         /* bit k: in[k] stays f32 in bf16 training (statistics, gains, biases, scalars) */
+  bool bf16;                            /* cpu and cpu_plan serve bf16 themselves; else the CPU widens around them (bf16.h) */
   bool view;                            /* out[0] shares the storage of in[0]; no kernel runs */
   const char *const *cases;             /* test cases, NULL terminated: "x=2,5,5,3 w=4,3,3,3 stride=2" */
   /* filled by su_op_register */
@@ -102,16 +104,30 @@ struct su_device {
   bool (*read)(su_device *d, void *dst, const void *src, size_t bytes);    /* device to host */
   bool (*sync)(su_device *d);           /* wait, and report what failed meanwhile */
   void (*describe)(su_device *d, char *buf, size_t size);  /* one line for `sumi doctor` */
+  /* Below: optional, NULL where a device does without. */
+  bool (*copy)(su_device *d, void *dst, const void *src, size_t bytes);    /* within the device, in order; NULL: memcpy */
+  /* A step as one unit (a CUDA graph). Between graph_begin and graph_end exec records instead of running; graph_at says
+   * which entry of the step's list the next exec is; graph_reals gives an entry its reals for the next launch. */
+  bool (*graph_begin)(su_device *d);
+  void (*graph_at)(su_device *d, int32_t entry);
+  void *(*graph_end)(su_device *d);     /* NULL: failed (message set), nothing of it stays */
+  void (*graph_reals)(su_device *d, void *graph, int32_t entry, const su_plan *p, const double *r);
+  bool (*graph_launch)(su_device *d, void *graph);
+  void (*graph_free)(su_device *d, void *graph);
+  bool pads;                            /* prefers norm with its pad fused (see nn/norm.c) to conv with edge=reflect */
+  bool tf32;                            /* f32 convolutions and products may round their operands to tf32 */
   su_arena *arena;
   void *base;                           /* arena offsets count from here */
   su_plan *plans[4096];                 /* the cache */
   int nplans;
+  int pinned;                           /* recorded steps that hold plans */
   bool ready;
   void *state;
 };
-#define SU_DEVICE_ABI 1
+#define SU_DEVICE_ABI 2
 su_device *su_device_get(const char *name);   /* "ref", "cpu"; opens it; NULL with a message that lists what there is */
 void su_device_register(su_device *d);
+void su_device_tf32(su_device *d, bool on);   /* sets d->tf32; plans that were made for the other are forgotten */
 su_plan *su_plan_get(su_device *dev, const su_op *op, su_tensor *const *in, const int64_t *ints);
 
 /* Shape-rule helpers: each returns false with a message that says what would be right. */

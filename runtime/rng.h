@@ -8,9 +8,15 @@
 
 #include <stdint.h>
 
+#ifdef __CUDACC__
+#define SU_RNG __host__ __device__ static __forceinline__
+#else
+#define SU_RNG static inline
+#endif
+
 typedef struct su_philox { uint32_t v[4]; } su_philox;
 
-static inline su_philox su_philox_at(uint64_t key, uint32_t block, uint32_t step, uint32_t site, uint32_t stream) {
+SU_RNG su_philox su_philox_at(uint64_t key, uint32_t block, uint32_t step, uint32_t site, uint32_t stream) {
   uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
   uint32_t c0 = block, c1 = step, c2 = site, c3 = stream;
   for (int r = 0; r < 10; r++) {
@@ -23,10 +29,11 @@ static inline su_philox su_philox_at(uint64_t key, uint32_t block, uint32_t step
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  return (su_philox){{c0, c1, c2, c3}};
+  su_philox words = {{c0, c1, c2, c3}};
+  return words;
 }
 
 /* A uniform in [0,1) with 24 bits, exact in float32 and float64 alike. */
-static inline double su_u01(uint32_t bits) { return (double)(bits >> 8) * (1.0 / 16777216.0); }
+SU_RNG double su_u01(uint32_t bits) { return (double)(bits >> 8) * (1.0 / 16777216.0); }
 
 #endif

@@ -34,6 +34,7 @@ bool su_set_recording(bool on) {
 }
 
 void su_set_site(const char *site) { tape.site = site; }
+const char *su_tape_site(void) { return tape.site; }
 
 void su_mutate_grad(const char *name, double factor) {
   snprintf(mutation.name, sizeof mutation.name, "%s", name);
@@ -41,6 +42,8 @@ void su_mutate_grad(const char *name, double factor) {
 }
 
 static bool on_tape(const su_tensor *t) { return t->tape == tape.serial && t->node >= 0; }
+
+bool su_on_tape(const su_tensor *t) { return on_tape(t) && !at(t->node)->spent; }
 
 static su_node *push(void) {
   int32_t c = tape.n / CHUNK;
@@ -167,11 +170,23 @@ static bool arrive(su_node *n, int out, su_tensor *g, bool create) {
     n->g[out] = su_retain(g);
     return true;
   }
-  if (!create && old->refs == 1 && old->st->refs == 1) return su_acc(old, g);
+  bool fits = old->spec.dtype == g->spec.dtype || old->spec.dtype == SU_F32;
+  if (!create && fits && old->refs == 1 && old->st->refs == 1) return su_acc(old, g);
   su_tensor *sum = su_add(old, g);
   if (!sum) return false;
   su_release(old);
   n->g[out] = su_retain(sum);
+  return true;
+}
+
+/* The cotangents of a node in the dtypes of its outputs; a cast takes them as they come, so that the gradients of
+ * master weights are summed in f32. */
+static bool cotangents(const su_node *n, su_tensor **gy) {
+  const bool as_they_come = strcmp(n->op->name, "cast") == 0;
+  for (int k = 0; k < n->op->nout; k++) {
+    gy[k] = n->g[k];
+    if (gy[k] && !as_they_come && !(gy[k] = su_cast(gy[k], n->out_spec[k].dtype))) return false;
+  }
   return true;
 }
 
@@ -199,7 +214,7 @@ static bool mutate(const su_node *n, su_tensor **gx) {
 
 static bool back_through(su_node *n, bool create) {
   bool want[SU_MAX_IN] = {false}, any = false;
-  su_tensor *gx[SU_MAX_IN] = {NULL};
+  su_tensor *gx[SU_MAX_IN] = {NULL}, *gy[SU_MAX_OUT] = {NULL};
   for (int k = 0; k < n->op->nin; k++) {
     want[k] = n->edge[k] >= 0 && (at(n->edge[k])->mark & NEED);
     any = any || want[k];
@@ -210,7 +225,7 @@ static bool back_through(su_node *n, bool create) {
   if (!unchanged(n)) return false;
   const char *site = tape.site;
   tape.site = n->site;                 /* what is recorded now belongs to the same script line */
-  bool ok = n->op->grad(n, n->g, want, gx) && mutate(n, gx);
+  bool ok = cotangents(n, gy) && n->op->grad(n, gy, want, gx) && mutate(n, gx);
   tape.site = site;
   if (!ok && n->site) su_error_note("  in the backward pass of %s, %s", n->op->name, n->site);
   for (int k = 0; ok && k < n->op->nin; k++)
@@ -231,10 +246,15 @@ static bool has_cotangent(const su_node *n) {
   return false;
 }
 
-static void deliver(int32_t k, su_tensor *const *xs, int n, su_tensor **gx) {
+/* The gradient of x has the dtype of x. */
+static bool deliver(int32_t k, su_tensor *const *xs, int n, su_tensor **gx) {
   for (int j = 0; j < n; j++)
-    if (on_tape(xs[j]) && xs[j]->node == k && at(k)->g[xs[j]->node_out])
-      gx[j] = su_retain(at(k)->g[xs[j]->node_out]);
+    if (on_tape(xs[j]) && xs[j]->node == k && at(k)->g[xs[j]->node_out]) {
+      su_tensor *g = su_cast(at(k)->g[xs[j]->node_out], xs[j]->spec.dtype);
+      if (!g) return false;
+      gx[j] = su_retain(g);
+    }
+  return true;
 }
 
 static bool walk(int32_t last, su_tensor *const *xs, int n, su_tensor **gx, su_grad_opt opt) {
@@ -242,7 +262,7 @@ static bool walk(int32_t last, su_tensor *const *xs, int n, su_tensor **gx, su_g
   for (int32_t k = last; k >= 0; k--) {
     su_node *nd = at(k);
     if (!has_cotangent(nd)) continue;
-    if (ok && (nd->mark & TARGET)) deliver(k, xs, n, gx);
+    if (ok && (nd->mark & TARGET)) ok = deliver(k, xs, n, gx);
     if (ok && nd->op && (nd->mark & NEED)) {
       int scope = su_scope_begin();
       ok = back_through(nd, opt.create);
@@ -281,12 +301,16 @@ bool su_pass_walk(int32_t from, int32_t upto, su_tensor *const *xs, int n, bool 
 }
 
 bool su_pass_take(su_tensor *const *xs, int n, su_tensor **gx) {
+  bool was = su_set_recording(false), ok = true;
   for (int k = 0; k < n; k++) {
-    gx[k] = on_tape(xs[k]) ? at(xs[k]->node)->g[xs[k]->node_out] : NULL;
-    if (gx[k]) su_own(su_retain(gx[k]));
+    su_tensor *g = on_tape(xs[k]) ? at(xs[k]->node)->g[xs[k]->node_out] : NULL;
+    gx[k] = g && ok ? su_cast(g, xs[k]->spec.dtype) : NULL;
+    ok = ok && (!g || gx[k]);
+    if (gx[k] && gx[k] == g) su_own(su_retain(g));
   }
   for (int32_t k = 0; k < tape.n; k++) drop_cotangents(at(k));
-  return true;
+  su_set_recording(was);
+  return ok;
 }
 
 bool su_grad(su_tensor *y, su_tensor *gy, su_tensor *const *xs, int n, su_tensor **gx, su_grad_opt opt) {

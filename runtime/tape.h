@@ -45,9 +45,11 @@ su_tensor *su_watch(su_tensor *t);      /* an alias from which gradients are wan
 int32_t su_tape_mark(void);             /* number of nodes so far */
 /* Does any node before `upto` (a mark) read one of xs? */
 bool su_tape_reads(int32_t upto, su_tensor *const *xs, int n);
+bool su_on_tape(const su_tensor *t);     /* made by a node that can still be walked back through */
 void su_tape_clear(void);
 bool su_recording(void);
 bool su_set_recording(bool on);         /* returns what it was */
+const char *su_tape_site(void);         /* what su_set_site set, or the site of the node that is walked back through */
 void su_set_site(const char *site);     /* "file:line" for the nodes recorded from now on; interned by caller */
 /* For the harness's test of itself: gradients of op `name` are multiplied by factor (1: off). */
 void su_mutate_grad(const char *name, double factor);

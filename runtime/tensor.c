@@ -1,4 +1,5 @@
 /* tensor.c -- tensors, storages, scopes, the step. The three ownership rules stand in tensor.h. */
+#include "replay.h"
 #include "tape.h"
 
 #include <inttypes.h>
@@ -51,9 +52,10 @@ static su_storage *storage_record(void) {
   return s;
 }
 
-static void storage_release(su_storage *s) {
+void su_storage_release(su_storage *s) {
   if (--s->refs > 0) return;
-  su_arena_put(s->dev->arena, s->block);
+  if (s->list) su_note_free(s);
+  if (s->block) su_arena_put(s->dev->arena, s->block);
   s->data = spare_storages;
   spare_storages = s;
 }
@@ -124,24 +126,27 @@ static void step_unlink(su_tensor *t) {
   t->step_prev = t->step_next = NULL;
 }
 
+static char nowhere[1];                /* what the tensors of a dry step point at */
+
 su_tensor *su_new(su_device *dev, const su_spec *spec) {
   int64_t size = su_spec_size(spec);
   size_t bytes = (size_t)size * su_dtype_size(spec->dtype);
-  su_block *b = su_arena_get(dev->arena, bytes);
-  if (!b) return NULL;
+  su_block *b = su_dry ? NULL : su_arena_get(dev->arena, bytes);
+  if (!b && !su_dry) return NULL;
   su_storage *s = storage_record();
   su_tensor *t = s ? tensor_record() : NULL;
   if (!t) {
-    su_arena_put(dev->arena, b);
+    if (b) su_arena_put(dev->arena, b);
     return NULL;
   }
   s->dev = t->dev = dev;
   s->block = b;
   s->bytes = bytes;
-  s->data = t->data = (char *)dev->base + b->offset;
+  s->data = t->data = b ? (char *)dev->base + b->offset : nowhere;
   t->st = s;
   t->spec = *spec;
   t->size = size;
+  if (su_noting) su_note_new(s, spec);
   step_link(t);
   return su_own(t);
 }
@@ -197,7 +202,7 @@ su_tensor *su_retain(su_tensor *t) {
 void su_release(su_tensor *t) {
   if (!t || --t->refs > 0) return;
   step_unlink(t);
-  if (t->data) storage_release(t->st);
+  if (t->data) su_storage_release(t->st);
   t->step_next = spare_tensors;
   spare_tensors = t;
   live--;
@@ -253,13 +258,14 @@ void su_step_end(void) {
     su_tensor *t = step.first;
     step_unlink(t);
     t->node = -1;
-    if (t->data) storage_release(t->st);
+    if (t->data) su_storage_release(t->st);
     t->data = NULL;
   }
   step.open = false;
 }
 
 su_tensor *su_keep(su_tensor *t) {
+  if (t && su_noting) su_note_keep(t);
   if (t) step_unlink(t);
   return t;
 }

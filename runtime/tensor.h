@@ -32,6 +32,8 @@ typedef struct su_spec {
 
 typedef struct su_storage {
   int32_t refs, version;               /* version: how often it was written in place */
+  uint32_t list;                       /* replay.c: the recording that noted it, */
+  int32_t note;                        /* and as what */
   su_device *dev;
   su_block *block;
   void *data;
@@ -80,6 +82,7 @@ char *su_describe(const su_tensor *t, char *buf, size_t size);
 
 /* ---- owning ---- */
 su_tensor *su_retain(su_tensor *t);
+void su_storage_release(su_storage *s);
 void su_release(su_tensor *t);
 int su_scope_begin(void);                    /* returns a mark for su_scope_end */
 void su_scope_end(int mark, su_tensor *keep); /* keep (may be NULL) moves to the enclosing scope */
@@ -101,8 +104,12 @@ struct su_block { size_t offset, size; su_block *prev, *next, *bin_prev, *bin_ne
 su_arena *su_arena_new(void *base, size_t reserve);   /* metadata live outside; base may be device memory */
 su_block *su_arena_get(su_arena *a, size_t bytes);    /* NULL: does not fit (error set) */
 void su_arena_put(su_arena *a, su_block *b);
+/* Before the arena first reaches beyond a top, fn(arg, top) makes the memory below it usable. If it fails (message set), so does
+ * su_arena_get, and nothing has changed. `knob` names the variable that sets this memory's budget. */
+void su_arena_on_grow(su_arena *a, bool (*fn)(void *arg, size_t top), void *arg, const char *knob);
 size_t su_arena_used(const su_arena *a);              /* bytes in use */
 size_t su_arena_peak(const su_arena *a);              /* most bytes in use so far */
+size_t su_arena_reserve(const su_arena *a);           /* the most it may hold */
 size_t su_arena_top(const su_arena *a);               /* bytes ever touched */
 void su_arena_free(su_arena *a);
 int64_t su_live_tensors(void);

@@ -66,6 +66,11 @@ function T.eq(got, want, what)
   error(("%s%s, wanted %s"):format(what and what .. ": " or "", T.show(got), T.show(want)), 2)
 end
 
+-- text holds the Lua pattern.
+function T.match(text, pattern)
+  return text:find(pattern) or error(("no match of '%s' in: %s"):format(pattern, text), 2)
+end
+
 function T.near(got, want, tolerance, what)
   if math.abs(got - want) <= tolerance then return end
   error(("%s%.9g, wanted %.9g +- %g"):format(what and what .. ": " or "", got, want, tolerance), 2)

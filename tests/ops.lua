@@ -11,6 +11,9 @@
 --   repeat    the same bits again, and no tensor left alive
 -- and for each op: its gradient times -1, 0 and 1.01 must make the gradient check fail (mutation).
 --
+-- On devices other than ref the same in bf16, as far as the first gradient: the activations are rounded to bf16
+-- first, so that both compute from the same numbers, and the results in bf16 may be off by 2^-8 of the largest.
+--
 -- Tolerances of float32 come from the case itself: how far the reference moves when its inputs move
 -- by half a unit in their last place (the farthest of three times), times 32, plus 8 such units of
 -- the largest result.
@@ -18,6 +21,7 @@ local core = require "sumi.core"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
 local EPS32 <const> = 2.0 ^ -24
+local EPS16 <const> = 2.0 ^ -9         -- half a unit in the last place of bf16
 local STEP <const> = 1e-6              -- of the central differences
 
 -- Ops that the cases cannot show. Each is tested where the reason says.
@@ -52,6 +56,12 @@ local function generator(text)
 end
 
 local function f32(v) return (string.unpack("<f", string.pack("<f", v))) end
+
+-- To bf16: nearest, ties to even.
+local function bf16(v)
+  local u = string.unpack("<I4", string.pack("<f", v))
+  return (string.unpack("<f", string.pack("<I4", (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000)))
+end
 
 local makers = {
   pos = function(u) return f32(0.5 + u()) end,
@@ -113,7 +123,7 @@ local function parse_case(op, text)
     if word and p.kind then c.options[p.name] = parse_option(p.kind, word) end
     if word and not p.kind then
       local t = parse_tensor(word, c.u)
-      t.name, t.written = p.name, op.writes >> slot & 1 == 1
+      t.name, t.written, t.active = p.name, op.writes >> slot & 1 == 1, op.f32 >> slot & 1 == 0 and not t.dtype
       c.tensors[#c.tensors + 1] = t
     end
     if not p.kind then slot = slot + 1 end
@@ -133,14 +143,33 @@ local function packed(v)
   return table.concat(parts)
 end
 
+-- The case with its activations in bf16, or nil if it has none.
+local function lowered(c)
+  if c.op.any_dtype then return end
+  local low, any = { op = c.op, text = c.text, u = generator(c.text), tensors = {}, options = c.options, low = true }, false
+  for k, t in ipairs(c.tensors) do
+    local copy = {}
+    for name, v in pairs(t) do copy[name] = v end
+    low.tensors[k] = copy
+    if t.active then
+      any = true
+      copy.v, copy.low = {}, true
+      for j, x in ipairs(t.v) do copy.v[j] = bf16(x) end
+    end
+  end
+  return any and low or nil
+end
+
 local function tensor(v, shape, device, dtype) return core.tensor(packed(v), shape, device, dtype) end
+
+local function upload_one(t, device, v)
+  return tensor(v or t.v, t.shape, device, t.dtype or (t.low and device ~= "ref" and "bf16" or nil))
+end
 
 -- The tensors of a case on a device, in order; moved[k] replaces the numbers of the k-th.
 local function upload(c, device, moved)
   local list = {}
-  for k, t in ipairs(c.tensors) do
-    list[k] = tensor(moved and moved[k] or t.v, t.shape, device, t.dtype)
-  end
+  for k, t in ipairs(c.tensors) do list[k] = upload_one(t, device, moved and moved[k]) end
   return list
 end
 
@@ -161,8 +190,10 @@ local function results(c, device, moved)
   return out, list
 end
 
-local function direction(n, u)
-  return fill(n, makers.signed, u)
+local function direction(n, u, low)
+  local d = fill(n, makers.signed, u)
+  for k = 1, low and n or 0 do d[k] = bf16(d[k]) end
+  return d
 end
 
 -- v + h*d for each k where d[k] is given
@@ -178,17 +209,18 @@ local function moved_by(c, d, h)
   return m
 end
 
--- Numbers moved by half a unit in the last place of a float32, up or down at random; and all inputs
+-- Numbers moved by half a unit in the last place of a float32 (or by eps), up or down at random; and all inputs
 -- of a case.
-local function shaken(c, v)
+local function shaken(c, v, eps)
   local m = {}
-  for j, x in ipairs(v) do m[j] = x * (1 + (c.u() < 0.5 and -EPS32 or EPS32)) end
+  eps = eps or EPS32
+  for j, x in ipairs(v) do m[j] = x * (1 + (c.u() < 0.5 and -eps or eps)) end
   return m
 end
 
-local function jitter(c)
+local function jitter(c, eps)
   local m = {}
-  for k, t in ipairs(c.tensors) do m[k] = not t.dtype and shaken(c, t.v) or nil end
+  for k, t in ipairs(c.tensors) do m[k] = not t.dtype and shaken(c, t.v, eps) or nil end
   return m
 end
 
@@ -237,14 +269,14 @@ local function sensitivity(fn, want)
   return far
 end
 
--- got and wanted: lists of lists of numbers; moved(): the wanted ones of moved inputs -> nil or
--- what is wrong
-local function compare32(got, want, moved, what)
+-- got and wanted: lists of lists of numbers; moved(): the wanted ones of moved inputs; share[k]: of the largest
+-- number by which list k may be off besides -> nil or what is wrong
+local function compare32(got, want, moved, what, share)
   local far = sensitivity(moved, want)
   if #got ~= #want then return ("%d results, ref has %d"):format(#got, #want) end
   for k, w in ipairs(want) do
     if #got[k] ~= #w then return ("%s %d has %d numbers, ref has %d"):format(what, k, #got[k], #w) end
-    local tolerance = 32 * far[k] + 8 * EPS32 * largest(w)
+    local tolerance = 32 * far[k] + (8 * EPS32 + (share and share[k] or 0)) * largest(w)
     local worst = farthest(got[k], w)
     if not (worst <= tolerance) then
       return ("%s %d is off by %.3g, at most %.3g (largest %.3g)"):format(what, k, worst, tolerance, largest(w))
@@ -256,7 +288,7 @@ end
 
 local function intact(c, list, device)
   for k, t in ipairs(c.tensors) do
-    local fresh = t.written or tensor(t.v, t.shape, device, t.dtype)
+    local fresh = t.written or upload_one(t, device)
     if not t.written and fresh:raw() ~= list[k]:raw() then
       return ("its input %s was changed"):format(t.name)
     end
@@ -273,14 +305,17 @@ local function check_value(c, device)
   end
   if wrong or device == "ref" then return wrong end
   local got, at_device = results(c, device)
+  local share = {}                     -- what rounding a result to bf16 costs
   for k, t in ipairs(want) do
     local a, b = table.concat(t:shape(), ","), table.concat(got[k]:shape(), ",")
     if a ~= b then return ("result %d has the shape [%s], on ref [%s]"):format(k, b, a) end
+    share[k] = got[k]:dtype() == "bf16" and 2 ^ -8 or 0
+    if got[k]:dtype() == "bf16" and not c.low then return ("result %d is bf16, the inputs are not"):format(k) end
   end
   return intact(c, at_device, device)
     or compare32(numbers(got), values, function()
       return numbers(results(c, "ref", jitter(c)))
-    end, "result")
+    end, "result", share)
 end
 
 -- Which tensors can be differentiated: indices into c.tensors.
@@ -419,6 +454,29 @@ local function check_first(c, device)
   end) or check_joined(c)
 end
 
+-- In bf16 a gradient is made of several roundings: what they cost is seen by moving the inputs by as much.
+local function check_first_bf16(c, device)
+  local vars = variables(c)
+  for o, y in ipairs(apply(c, upload(c, "ref"))) do
+    local cot = direction(y:size(), c.u, true)
+    local want, got = first(c, "ref", vars, o, cot), first(c, device, vars, o, cot)
+    local far = sensitivity(function() return first(c, "ref", vars, o, shaken(c, cot, EPS16), jitter(c, EPS16)) end, want)
+    for k, w in ipairs(want) do
+      local tolerance, worst = 4 * far[k] + 2 ^ -7 * largest(w), farthest(got[k], w)
+      if not (worst <= tolerance) then
+        return ("output %d: the gradient of %s is off by %.3g, at most %.3g (largest %.3g)"):format(o, c.tensors[vars[k]].name,
+          worst, tolerance, largest(w))
+      end
+    end
+    local out, xs = record(c, device, vars)
+    for k, g in ipairs(core.grad(out[o], xs)) do
+      if g:dtype() ~= xs[k]:dtype() then
+        return ("the gradient of %s is %s, it is %s"):format(c.tensors[vars[k]].name, g:dtype(), xs[k]:dtype())
+      end
+    end
+  end
+end
+
 local function check_second(c, device)
   return each_output(c, function(o, cot, vars)
     local vs = {}
@@ -513,6 +571,12 @@ local function test_op(op, device)
         run_check(name .. "gradient", check_first, c, device)
         run_check(name .. "second", check_second, c, device)
       end
+      local low = device ~= "ref" and lowered(c)
+      if low then
+        run_check(name .. "bf16 value", check_value, low, device)
+        run_check(name .. "bf16 repeat", check_repeat, low, device)
+        if op.differentiable then run_check(name .. "bf16 gradient", check_first_bf16, low, device) end
+      end
     end
   end
   if op.differentiable then test_mutations(op, cases) end
@@ -536,6 +600,35 @@ local function special(device)
   end)
 end
 
+-- Operands of both kinds, and what bf16 does to weights.
+local function special_bf16(device)
+  local ops = core.ops
+  local function make(v, dtype) return ops.cast(tensor(v, { #v }, device), dtype) end
+  T.test("bf16 and f32 meet in f32", function()
+    local y = ops.add(make({ 1, 2 }, "bf16"), make({ 2 ^ -12, 2 ^ -12 }, "f32"))
+    T.eq(y:dtype(), "f32")
+    T.eq(y:totable(), { 1 + 2 ^ -12, 2 + 2 ^ -12 })
+  end)
+  T.test("what is written in place is not cast", function()
+    local low, full = make({ 1, 2 }, "bf16"), make({ 1, 2 }, "f32")
+    local _, err = pcall(ops.acc, low, full)
+    T.ok(tostring(err.msg):find('acc: y is written in place and is bf16; so must the others be (x:to("bf16") converts)', 1, true), err.msg)
+    _, err = pcall(ops.ema, low, full, 0.5)
+    T.ok(tostring(err.msg):find("ema: avg is written in place and is bf16; it must be f32", 1, true), err.msg)
+    ops.acc(full, low)
+    T.eq(full:totable(), { 2, 4 })
+  end)
+  T.test("gradients of a cast weight are summed in f32", function()
+    core.tape_clear()
+    local w = core.watch(make({ 1, 1 }, "f32"))
+    local low = ops.cast(w, "bf16")
+    local y = ops.sum(ops.mul(low, make({ 256, 1 }, "bf16"))) + ops.sum(ops.mul(low, make({ 1, 1 / 256 }, "bf16")))
+    local g = core.grad(y, { w })[1]
+    T.eq({ y:dtype(), g:dtype() }, { "f32", "f32" })
+    T.eq(g:totable(), { 257, 1 + 1 / 256 })
+  end)
+end
+
 local function main()
   local only, device = nil, "cpu"
   for k, a in ipairs(arg) do
@@ -551,7 +644,10 @@ local function main()
       if T.verbose then print(("        %s took %.2f s"):format(op.name, os.clock() - start)) end
     end
   end
-  if not only or only == "cast" then special(device) end
+  if not only or only == "cast" then
+    special(device)
+    if device ~= "ref" then special_bf16(device) end
+  end
   if not found then T.check("--op " .. tostring(only), false, "there is no such op") end
   return T.done()
 end

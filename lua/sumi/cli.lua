@@ -192,6 +192,8 @@ leaves at once.]],
     { "--seed", value = "N", kind = "integer", "seed of everything random (default 0)" },
     { "--variant", value = "NAME", "one of the script's ablations, with its knobs" },
     { "--device", value = "D", "where to compute: cpu, or ref (float64, slow)" },
+    { "--precision", value = "P", among = { "f32", "tf32", "bf16" },
+      "what networks compute in: f32, tf32 (GPU) or bf16 (default: the script's, else f32)" },
     { "--steps", value = "N", kind = "integer", least = 1, "train N steps instead of what the script says" },
     { "--fresh", "throw away what an earlier run of this variant and seed left" },
     { "--dry", "show config, networks and data; train nothing" },
@@ -209,13 +211,14 @@ leaves at once.]],
       if not name then wrong(v, "'%s' is not of the form knob=value", rest[i]) end
       if name == "seed" and not opt.seed then opt.seed = flag_value(v, { "seed", kind = "integer" }, value)
       elseif name == "device" and not opt.device then opt.device = value
+      elseif name == "precision" and not opt.precision then opt.precision = value
       else knobs[#knobs + 1] = { name, value } end
     end
     set_progress(opt)
     core.catch_signals()
     return require("sumi.trainer").run {
       script = script, knobs = knobs, seed = opt.seed, variant = opt.variant, device = opt.device,
-      steps = opt.steps, results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
+      precision = opt.precision,      steps = opt.steps, results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
       command = command_line(cli.args) }
   end,
 }

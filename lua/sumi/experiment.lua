@@ -142,7 +142,7 @@ end
 -- ---- the experiment ----
 
 local fields = { "config", "build", "data", "forward", "players", "epochs", "steps", "metrics", "ablate", "report", "step",
-  "checkpoint", "sample", "presets", "log" }
+  "checkpoint", "sample", "presets", "log", "replay", "precision" }
 
 -- experiment{"name", config =, build = function(c) return {...} end, or data =, forward =, players =, epochs = or steps =, ...}
 function experiment.new(spec)
@@ -155,6 +155,7 @@ function experiment.new(spec)
       core.fail(("experiment: %s wants a function, got %s"):format(k, util.show(spec[k])))
     end
   end
+  context.check_precision(spec.precision, "experiment: precision")
   return setmetatable({ name = spec[1], spec = spec, at = core.where() }, Experiment)
 end
 
@@ -250,6 +251,7 @@ function Experiment:game()
     end
     core.blame(g.where)
     util.strict(built, fields, "build's result")
+    context.check_precision(built.precision, "build: precision")
     core.blame()
     for _, k in ipairs(sorted(built)) do g[k] = built[k] end
   end

@@ -8,6 +8,7 @@ local util = require "sumi.util"
 local optim = require "sumi.optim"
 local schedule = require "sumi.schedule"
 local memory = require "sumi.memory"
+local replay = require "sumi.replay"
 
 local Game = {}
 Game.__index = Game
@@ -51,10 +52,17 @@ function game.new(declared)
     p.keys, p.tensors = params_of(p.nets)
     p.optimiser = optim.new(p.opt, p.keys)
     p.rate_key = "rate/" .. p.name
+    p.rate = function() return schedule.value(p.opt.lr, self.epoch, self.at) end
+    for _, l in ipairs(p.losses) do
+      l.now = function() return schedule.value(l.weight, self.epoch, self.at) end
+      self.varies = self.varies or type(l.weight) ~= "number"
+    end
+    self.varies = self.varies or p.every > 1
     self.draws = math.max(self.draws, p.times)
   end
   self.forward = self.forward or function() end
-  self.names, self.values = {}, {}
+  self.names, self.values, self.sources = {}, {}, {}
+  self.steps_again = replay.new(self)
   return self
 end
 
@@ -67,9 +75,10 @@ function Game:batch(data)
   return setmetatable(x, Batch)
 end
 
-local function log(self, name, v)
+-- source says where a replay finds v: k for result k, -k for live number k.
+local function log(self, name, v, source)
   local k = #self.names + 1
-  self.names[k], self.values[k] = name, v
+  self.names[k], self.values[k], self.sources[k] = name, v, source or 0
 end
 
 local function check_loss(p, l, t)
@@ -83,7 +92,7 @@ local function check_loss(p, l, t)
   end
 end
 
-local function diverged(self, p, l, v)
+function Game:diverged(l, v)
   local what = v ~= v and "nan" or "infinite"
   core.fail_at(l.at, 5, ("step %d: %s is %s"):format(self.at + 1, l.key, what))
 end
@@ -92,16 +101,17 @@ end
 local function walk_losses(self, p, x, common)
   local learned = false
   for _, l in ipairs(p.losses) do
-    local w = schedule.value(l.weight, self.epoch, self.at)
+    local fixed = type(l.weight) == "number"
+    local w = fixed and l.weight or l.now()
     if w ~= 0 then
       local t = l.f(x)
       check_loss(p, l, t)
-      local v = t:item()
-      log(self, l.key, v)
-      if v ~= v or v == math.huge or v == -math.huge then diverged(self, p, l, v) end
+      local v, source = replay.observe(t, l)
+      log(self, l.key, v, source)
+      if v ~= v or v == math.huge or v == -math.huge then self:diverged(l, v) end
       local upto = core.tape_mark()
       core.blame(l.at)
-      core.pass_seed(t, w)
+      core.pass_seed(t, fixed and w or replay.live(l.now))
       core.pass_walk(common, upto, p.tensors, true)
       core.blame()
       learned = true
@@ -130,15 +140,16 @@ local function learn(self, p, k, x, common)
     core.fail_at(p.at, ("player %s: none of its losses depends on its weights, so it cannot learn; is there a :detach(), " ..
       "or another player's net?"):format(p.name))
   end
-  local rate = schedule.value(p.opt.lr, self.epoch, self.at)
-  if type(p.opt.lr) ~= "number" then log(self, p.rate_key, rate) end
+  if type(p.opt.lr) == "number" then return p.optimiser:update(p.opt.lr, grads) end
+  local rate, v, source = replay.live(p.rate)
+  log(self, p.rate_key, v, source and -source)
   p.optimiser:update(rate, grads)
 end
 
 -- One round: a fresh batch, forward, and the players whose turn it is. Critics with times = n play n rounds.
 local function round(self, r, last)
   core.blame(self.data.at)
-  local x = self:batch(self.data:get(self.at * self.draws + r))
+  local x = self:fetch(r)
   core.blame()
   self.forward(x)
   local common = core.tape_mark()
@@ -150,21 +161,80 @@ local function round(self, r, last)
   end
 end
 
--- Play step `at` (from 0). self.names and self.values then hold what is logged. Errors leave no open step.
-function Game:step_once(at)
-  self.at, self.epoch = at, at * self.draws // self.per_epoch
-  context.mode = "train"
+-- The batch of round r of this step.
+function Game:fetch(r)
+  return self:batch(replay.fetch(r, function() return self.data:get(self.at * self.draws + r) end))
+end
+
+-- Opens round r of step `at`: the last one draws from stream 0.
+function Game:begin(at, r)
+  core.step_begin(context.seed, at)
+  if r < self.draws - 1 then core.rng(context.seed, at, 100 + r) end
+end
+
+-- What a script's own step function sees: a step that asks which one it is cannot be replayed.
+local function seen_by_script(self)
+  return setmetatable({}, { __newindex = self, __index = function(_, k)
+    if k == "at" or k == "epoch" then core.list_refuse "it asks which step it is" end
+    local v = self[k]
+    if Game[k] ~= v or type(v) ~= "function" then return v end
+    return function(_, ...) return v(self, ...) end
+  end })
+end
+
+-- Play step `at` op by op.
+function Game:play(at)
   for r = 0, self.draws - 1 do
-    core.step_begin(context.seed, at)
+    self:begin(at, r)
     local last = r == self.draws - 1
-    if not last then core.rng(context.seed, at, 100 + r) end
-    for k = #self.names, 1, -1 do self.names[k], self.values[k] = nil, nil end    -- the last round is what is logged
-    if self.step and last then self.step(self, self:batch(self.data:get(at * self.draws + r)))
+    for k = #self.names, 1, -1 do self.names[k], self.values[k], self.sources[k] = nil, nil, nil end   -- the last round is what is logged
+    if self.step and last then self.step(seen_by_script(self), self:fetch(r))
     else round(self, r, last) end
     if last then memory.follow() end
     core.step_end()
   end
+end
+
+-- Steps of one kind do the same ops: whose turn it is, which losses have a weight.
+function Game:kind(at)
+  if not self.varies then return "" end
+  local parts = {}
+  for _, p in ipairs(self.players) do
+    parts[#parts + 1] = at % p.every == 0 and p.name or ""
+    for _, l in ipairs(p.losses) do
+      if type(l.weight) ~= "number" then parts[#parts + 1] = l.now() == 0 and "0" or "1" end
+    end
+  end
+  return table.concat(parts, " ")
+end
+
+-- Step `at` (from 0): played, or replayed to the same bits (replay.lua). self.names and self.values then hold what is logged.
+-- Errors leave no open step.
+function Game:step_once(at)
+  self.at, self.epoch = at, at * self.draws // self.per_epoch
+  context.mode = "train"
+  self.steps_again:step(at)
   collectgarbage "step"                -- a young collection: what the step left behind makes room for the next one
+end
+
+-- An error of code 6 when step `at` does not fit the memory; nothing is computed and nothing changes.
+function Game:check_memory(at)
+  self.at, self.epoch = at, at * self.draws // self.per_epoch
+  context.mode = "train"
+  replay.check(self, at)
+end
+
+-- The counters that playing a step changes; the function that comes back restores them.
+function Game:remember()
+  local t, pools = {}, {}
+  for k, p in ipairs(self.players) do t[k] = { table.unpack(p.optimiser.t) } end
+  for k, pool in ipairs(context.pools) do pools[k] = { pool.count, pool.images } end
+  return function()
+    for k, p in ipairs(self.players) do
+      for j, n in ipairs(t[k]) do p.optimiser.t[j] = n end
+    end
+    for k, pool in ipairs(context.pools) do pool.count, pool.images = pools[k][1], pools[k][2] end
+  end
 end
 
 -- For a script's own step function: let one player (by name) learn from x now.
@@ -196,7 +266,7 @@ function Game:counters()
   local t, pools = {}, {}
   for _, p in ipairs(self.players) do t[p.name] = p.optimiser.t end
   for k, pool in ipairs(context.pools) do
-    pools[k] = { count = pool.count, shape = pool.images and pool.images:shape() or nil }
+    pools[k] = { count = pool.count, shape = pool.images and pool.images:shape(), dtype = pool.images and pool.images:dtype() }
   end
   return { updates = t, pools = pools }
 end
@@ -206,7 +276,7 @@ function Game:restore(meta, into)
   for k, pool in ipairs(context.pools) do
     local saved = meta.pools[k]
     pool.count = saved.count
-    if saved.shape then pool:reserve(saved.shape) end
+    if saved.shape then pool:reserve(saved.shape, saved.dtype) end
   end
   for _, p in ipairs(self.players) do
     for j, n in ipairs(meta.updates[p.name]) do p.optimiser.t[j] = math.tointeger(n) end

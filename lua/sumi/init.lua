@@ -6,6 +6,7 @@ local context = require "sumi.context"
 local layer = require "sumi.layer"
 local net = require "sumi.net"
 local loss = require "sumi.loss"
+local replay = require "sumi.replay"
 local optim = require "sumi.optim"
 local schedule = require "sumi.schedule"
 local memory = require "sumi.memory"
@@ -129,6 +130,16 @@ for _, k in ipairs { "assert", "error", "getmetatable", "ipairs", "next", "pairs
   names[k] = _G[k]
 end
 names.sumi_version = core.version
+
+-- A step that prints or draws Lua's own numbers cannot be replayed (replay.lua); a dry one prints nothing.
+function names.print(...)
+  core.list_refuse "it prints"
+  if not replay.dry() then print(...) end
+end
+names.math = setmetatable({ random = function(...)
+  core.list_refuse "it draws from math.random (rand, randn and dropout can be replayed)"
+  return math.random(...)
+end }, { __index = math, __pairs = function() return next, math, nil end })
 
 -- require, with a message that fits on a line.
 function names.require(name)

@@ -36,6 +36,31 @@ local function image_in(self, s)
   return s[1], s[2], s[3]
 end
 
+-- ---- precision ----
+
+-- x as a layer computes with it.
+local function low(x)
+  if context.precision ~= "bf16" or x:dtype() ~= "f32" then return x end
+  return ops.cast(x, "bf16")
+end
+layer.low = low
+
+-- A weight likewise: cast once and used until it changes or the part of the tape that holds the cast is spent.
+local casts = setmetatable({}, { __mode = "k" })
+
+local function low_weight(w)
+  if context.precision ~= "bf16" then return w end
+  local held = casts[w]
+  if not held then
+    held = {}
+    casts[w] = held
+  end
+  local t, version = core.cast_once(w, "bf16", held[1], held[2])
+  if t ~= held[1] then core.drop(held[1]) end
+  held[1], held[2] = t, version
+  return t
+end
+
 -- ---- convolutions ----
 
 local edge = { type = "string", choices = { "zero", "reflect" } }
@@ -73,7 +98,7 @@ function layer.conv(out, k, stride, opt)
   local text = ("conv(%d, %d, %d)"):format(out, k, stride)
   return make("conv", text, { out = out, k = k, stride = stride, pad = opt.pad or (k - 1) // 2, bias = opt.bias,
     edge = opt.edge or "zero", groups = opt.groups, dilation = opt.dilation, has_bias = true, build = build_conv,
-    run = function(self, x) return ops.conv(x, self.weight, self.b, self.options) end })
+    run = function(self, x) return ops.conv(low(x), low_weight(self.weight), self.b, self.options) end })
 end
 
 local function build_upconv(self, b, s)
@@ -98,7 +123,7 @@ function layer.upconv(out, k, stride, opt)
   local out_pad = opt.out_pad or (opt.pad and 0 or math.max(0, stride - k + 2 * pad))
   return make("upconv", ("upconv(%d, %d, %d)"):format(out, k, stride), { out = out, k = k, stride = stride, pad = pad,
     out_pad = out_pad, bias = opt.bias, has_bias = true, build = build_upconv,
-    run = function(self, x) return ops.conv_gx(x, self.weight, self.b, self.options) end })
+    run = function(self, x) return ops.conv_gx(low(x), low_weight(self.weight), self.b, self.options) end })
 end
 
 -- linear(out, {bias = true}): y = x W' + b on {c}; images are flattened first.
@@ -118,7 +143,7 @@ function layer.linear(out, opt)
     end,
     run = function(self, x)
       if self.flatten then x = ops.reshape(x, { -1, self.c }) end
-      return ops.linear(x, self.weight, self.b)
+      return ops.linear(low(x), low_weight(self.weight), self.b)
     end })
 end
 

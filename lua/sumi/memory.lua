@@ -20,9 +20,9 @@ function memory.pool(n)
   return self
 end
 
-function Pool:reserve(shape)
+function Pool:reserve(shape, dtype)
   local s = { self.size, table.unpack(shape, 2) }
-  self.images = core.full(0, s):keep()
+  self.images = core.full(0, s, nil, dtype):keep()
   return self.images
 end
 
@@ -30,8 +30,8 @@ Pool.__call = core.entry(function(self, x)
   if not core.is_tensor(x) then core.fail("pool: wants a batch of pictures, a tensor; got " .. util.show(x)) end
   x = x:detach()
   if self.size == 0 or context.mode ~= "train" then return x end
-  local store = self.images or self:reserve(x:shape())
-  local out = core.full(0, x:shape())
+  local store = self.images or self:reserve(x:shape(), x:dtype())
+  local out = core.full(0, x:shape(), nil, x:dtype())
   for k = 1, #x do
     local new, to = x:rows(k), out:rows(k)
     if self.count < self.size then

@@ -147,7 +147,7 @@ end
 Net.__call = core.entry(function(self, x)
   check_input(self, x)
   core.enter()
-  local y = self.body:run(x)
+  local y = self.body:run(layer.low(x))
   core.leave()
   return y
 end)

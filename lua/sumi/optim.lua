@@ -2,6 +2,7 @@
 local core = require "sumi.core"
 local util = require "sumi.util"
 local schedule = require "sumi.schedule"
+local replay = require "sumi.replay"
 local ops = core.ops
 
 local optim = {}
@@ -37,9 +38,13 @@ local slots = { adam = { "m", "v" }, sgd = { "momentum" } }
 
 -- The state of `spec` for a list of {key=, tensor=}: step counts and moments, which a checkpoint holds.
 function optim.new(s, params)
-  local self = { spec = s, params = params, t = {}, slots = slots[s.kind], state = {} }
+  local self = { spec = s, params = params, t = {}, ticks = {}, slots = slots[s.kind], state = {} }
   for k, p in ipairs(params) do
     self.t[k] = 0
+    self.ticks[k] = function()
+      self.t[k] = self.t[k] + 1
+      return self.t[k]
+    end
     self.state[k] = {}
     for _, slot in ipairs(self.slots) do
       if slot ~= "momentum" or (s.momentum or 0) ~= 0 then
@@ -66,8 +71,7 @@ function optim:update(lr, grads)
   for k, p in ipairs(self.params) do
     local g = grads[k]
     if g then
-      self.t[k] = self.t[k] + 1
-      step(self.spec, lr, p.tensor, g, self.state[k], self.t[k])
+      step(self.spec, lr, p.tensor, g, self.state[k], (replay.live(self.ticks[k])))
       core.drop(g)
     end
   end

@@ -73,8 +73,9 @@ local function show(v)
 end
 
 -- "lr 0.0002 -> 0.001": the first knobs that differ.
-local function differences(old, new)
+local function differences(old, new, was_precision, precision)
   local was, found = {}, {}
+  if was_precision ~= precision then found[1] = ("precision %s -> %s"):format(was_precision, precision) end
   for _, knob in ipairs(old) do was[knob[1]] = knob[2] end
   for _, knob in ipairs(new) do
     local a, b = show(was[knob[1]]), show(knob[2])
@@ -90,7 +91,7 @@ local function refuse(dir, o, id)
   if run.state == "running" then core.claim_take(dir .. "/claim", beat_age(dir)):drop() end
   if run.id and run.id ~= id then
     core.fail(2, ("%s holds another run (%s)\n  try  --variant NAME to keep both, or --fresh to start over"):format(
-      dir, differences(run.config, o.config or {})))
+      dir, differences(run.config, o.config or {}, run.precision or "f32", o.precision or "f32")))
   end
   if run.state == "done" then
     core.fail(2, ("%s is finished (%d steps)\n  try  --seed N for a repetition, or --fresh to start over"):format(

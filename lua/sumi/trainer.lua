@@ -39,9 +39,19 @@ local function call_script(path, text)
   return exp
 end
 
--- Load and build: o.script, o.text, o.knobs {name = value}, o.seed, o.device. Returns the game, the code, the experiment.
+-- What the command line says comes before what the script says.
+local function set_precision(o, declared)
+  if not o.precision then core.blame(declared.where) end
+  context.set_precision(o.precision or declared.precision or "f32")
+  core.blame()
+  if context.precision == "tf32" and context.device == "cpu" then term.say "precision tf32: on the CPU this is f32" end
+end
+
+-- Load and build: o.script, o.text, o.knobs {name = value}, o.seed, o.device, o.precision (nil: the script's). Returns the game
+-- and the code.
 local function load_game(o)
   context.reset(o.seed, o.device, o.knobs)
+  if o.precision then context.set_precision(o.precision) end
   local dir = o.script:match "^(.*)/[^/]*$" or "."
   require("sumi.data").base = { dir }
   package.path = dir .. "/?.lua;" .. package.path
@@ -50,6 +60,7 @@ local function load_game(o)
   context.config = nil
   local exp = call_script(o.script, o.text)
   local declared = exp:game()
+  set_precision(o, declared)
   local code = { { name = o.script, text = o.text } }
   for _, m in ipairs(user_modules(before)) do code[#code + 1] = m end
   return game_of.new(declared), code
@@ -81,7 +92,7 @@ local function provenance(o, g)
   local cpu = core.cpu()
   local list = { { "command", o.command or "" }, { "cwd", core.getcwd() }, { "script", o.script }, { "host", core.hostname() },
     { "cpu", cpu.name or cpu.model or "" }, { "threads", core.threads() }, { "device", context.device },
-    { "precision", "f32" }, { "deterministic", true }, { "sumi", core.version } }
+    { "precision", context.precision }, { "deterministic", true }, { "sumi", core.version } }
   local v = core.versions()
   for _, k in ipairs(util.names(v)) do list[#list + 1] = { "version_" .. k, v[k] } end
   if g.report then list[#list + 1] = { "report", json.encode(g.report) } end
@@ -102,7 +113,7 @@ local function save(g, at)
   end
   local meta = g:counters()
   meta.seed, meta.step, meta.steps, meta.seconds = context.seed, at, g.total, g.seconds
-  meta.threads, meta.device, meta.philox = core.threads(), context.device, 1
+  meta.threads, meta.device, meta.precision, meta.philox = core.threads(), context.device, context.precision, 1
   local began = core.now()
   g.run:save(at, g:tensors(), meta)
   g.saved_at, g.saved_when = at, core.now()
@@ -175,6 +186,11 @@ local function play(g, first)
   local p = term.progress { label = ("%s seed %d"):format(g.name, context.seed), total = g.total }
   local began, before = core.now(), g.seconds
   g.saved_when = g.saved_when or began
+  g.say = function(text)
+    term.say(text)
+    g.run:event((g.at or first) + 1, g.seconds, "note", text)
+  end
+  g:check_memory(first)
   for at = first, g.total - 1 do
     local t0 = core.now()
     g:step_once(at)
@@ -252,20 +268,21 @@ local function dry(g)
   return 0
 end
 
--- run{script=, knobs={{name, text}...}, seed=, variant=, device=, steps=, results=, fresh=, dry=} -> exit code
+-- run{script=, knobs={{name, text}...}, seed=, variant=, device=, precision=, steps=, results=, fresh=, dry=} -> exit code
 function trainer.run(o)
   local text = core.read_file(o.script)
   if not text then core.fail(2, o.script .. ": no such script") end
   local knobs = {}
   for _, k in ipairs(o.knobs or {}) do knobs[k[1]] = k[2] end
-  local g, code = load_game { script = o.script, text = text, knobs = knobs, seed = o.seed or 0, device = o.device or "cpu" }
+  local g, code = load_game { script = o.script, text = text, knobs = knobs, seed = o.seed or 0, device = o.device or "cpu",
+    precision = context.check_precision(o.precision, "--precision", 2) }
   open_data(g)
   g.total = total_steps(g, o.steps)
   if o.dry then return dry(g) end
   prepare(g)
   g.run = store.create { results = o.results, experiment = g.name, variant = o.variant or "default", seed = o.seed or 0,
     config = config_list(g), code = code, data = g.data:manifest(), data_options = g.data:describe(), provenance = provenance(o, g),
-    steps = g.total, fresh = o.fresh, device = context.device }
+    steps = g.total, fresh = o.fresh, device = context.device, precision = context.precision }
   if g.run.moved then term.say("the run that was there is now " .. g.run.moved) end
   return guarded(g, 0)
 end
@@ -327,7 +344,7 @@ function trainer.resume(o)
   local ok, g, at = xpcall(function()
     local script, text = script_of(rec)
     local g = load_game { script = script, text = text, knobs = knobs_of(rec), seed = rec.seed,
-      device = o.device or provenance_of(rec, "device") or "cpu" }
+      device = o.device or provenance_of(rec, "device") or "cpu", precision = rec.precision or "f32" }
     g.run = run
     open_data(g)
     g.total = o.steps or rec.steps or total_steps(g)

@@ -10,6 +10,8 @@
 #include "../op.h"
 
 enum su_conv_dir { SU_CONV_Y, SU_CONV_GX, SU_CONV_GW };
+/* What becomes of y (or of gx, in a transposed convolution) behind the bias; the numbers are those of the ops' option act. */
+enum su_conv_act { SU_CONV_PLAIN, SU_CONV_RELU, SU_CONV_LRELU, SU_CONV_TANH };
 
 typedef struct su_conv_geo {
   int64_t n, h, w, ci;                  /* x: [n,h,w,ci] */
@@ -18,6 +20,8 @@ typedef struct su_conv_geo {
   int64_t sh, sw, pt, pb, pl, pr, dh, dw, groups;
   bool bias;                            /* direction y: b is added */
   bool reflect; /* what lies outside x: its mirror image (without the border twice), or zeros */
+  enum su_conv_act act;
+  float slope;                          /* of a leaky ReLU */
 } su_conv_geo;
 
 /* Somebody who runs one direction of one geometry (edge zero). a, b are (x,w), (gy,w) or (x,gy); bias: where

@@ -79,7 +79,7 @@ static void rows_next(rows *w, const su_spec *y) {
   }                                                                                                           \
   static void id##_same(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {     \
     (void)ws;                                                                                                 \
-    su_loop_run2(id##_loop, in[0], in[1], out[0], su_spec_size(&p->call.out[0]), r);                          \
+    su_loop_run(p, (su_loop_arg){.f2 = id##_loop, .a = in[0], .b = in[1], .y = out[0], .r = r});              \
   }                                                                                                           \
   static void id##_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {      \
     (void)r; (void)ws;                                                                                        \
@@ -94,6 +94,7 @@ static void rows_next(rows *w, const su_spec *y) {
   static bool id##_plan(su_plan *p) {                                                                         \
     const su_spec *a = &p->call.in[0], *b = &p->call.in[1];                                                   \
     bool same = a->ndim == b->ndim && memcmp(a->shape, b->shape, sizeof a->shape) == 0;                       \
+    if (!same && a->dtype == SU_BF16) return su_bf16_wrap_plan(p, id##_plan);                                 \
     p->exec = same ? id##_same : id##_cpu;                                                                    \
     return true;                                                                                              \
   }
@@ -115,7 +116,7 @@ static bool add_grad(const su_node *n, su_tensor *const *g, const bool *want, su
   return true;
 }
 SU_OP(add) {.sig = "add(a, b) -> y", .doc = "a + b, broadcast.", .shape = broadcast, .ref = add_ref,
-  .cpu_plan = add_plan, .grad = add_grad, .cases = cases};
+  .cpu_plan = add_plan, .bf16 = true, .grad = add_grad, .cases = cases};
 su_tensor *su_add(su_tensor *a, su_tensor *b) { return APPLY2(add_op, a, b); }
 
 BINARY(sub, a - b)
@@ -125,7 +126,7 @@ static bool sub_grad(const su_node *n, su_tensor *const *g, const bool *want, su
   return true;
 }
 SU_OP(sub) {.sig = "sub(a, b) -> y", .doc = "a - b, broadcast.", .shape = broadcast, .ref = sub_ref,
-  .cpu_plan = sub_plan, .grad = sub_grad, .cases = cases};
+  .cpu_plan = sub_plan, .bf16 = true, .grad = sub_grad, .cases = cases};
 su_tensor *su_sub(su_tensor *a, su_tensor *b) { return APPLY2(sub_op, a, b); }
 
 BINARY(mul, a * b)
@@ -135,7 +136,7 @@ static bool mul_grad(const su_node *n, su_tensor *const *g, const bool *want, su
   return true;
 }
 SU_OP(mul) {.sig = "mul(a, b) -> y", .doc = "a * b, elementwise, broadcast.", .shape = broadcast, .ref = mul_ref,
-  .cpu_plan = mul_plan, .grad = mul_grad, .keep_in = 3, .cases = cases};
+  .cpu_plan = mul_plan, .bf16 = true, .grad = mul_grad, .keep_in = 3, .cases = cases};
 su_tensor *su_mul(su_tensor *a, su_tensor *b) { return APPLY2(mul_op, a, b); }
 
 BINARY(div, a / b)
@@ -145,7 +146,7 @@ static bool div_grad(const su_node *n, su_tensor *const *g, const bool *want, su
   return true;
 }
 SU_OP(div) {.sig = "div(a, b) -> y", .doc = "a / b, elementwise, broadcast.", .shape = broadcast, .ref = div_ref,
-  .cpu_plan = div_plan, .grad = div_grad, .keep_in = 3, .cases = div_cases};
+  .cpu_plan = div_plan, .bf16 = true, .grad = div_grad, .keep_in = 3, .cases = div_cases};
 su_tensor *su_div(su_tensor *a, su_tensor *b) { return APPLY2(div_op, a, b); }
 
 /* 1 where a >= b (ge) or a > b (gt), else 0: the masks of maximum and minimum. Constant almost everywhere. */
@@ -156,7 +157,7 @@ static bool mask_grad(const su_node *n, su_tensor *const *g, const bool *want, s
   return true;
 }
 SU_OP(ge) {.sig = "ge(a, b) -> y", .doc = "1 where a >= b, 0 elsewhere, broadcast.", .shape = broadcast, .ref = ge_ref,
-  .cpu_plan = ge_plan, .grad = mask_grad, .cases = cases};
+  .cpu_plan = ge_plan, .bf16 = true, .grad = mask_grad, .cases = cases};
 static su_tensor *ge(su_tensor *a, su_tensor *b) { return APPLY2(ge_op, a, b); }
 
 BINARY(maximum, a >= b ? a : b)
@@ -167,7 +168,7 @@ static bool maximum_grad(const su_node *n, su_tensor *const *g, const bool *want
   return true;
 }
 SU_OP(maximum) {.sig = "maximum(a, b) -> y", .doc = "The larger of a and b, broadcast; at a tie the gradient goes to a.",
-  .shape = broadcast, .ref = maximum_ref, .cpu_plan = maximum_plan, .grad = maximum_grad, .keep_in = 3, .cases = cases};
+  .shape = broadcast, .ref = maximum_ref, .cpu_plan = maximum_plan, .bf16 = true, .grad = maximum_grad, .keep_in = 3, .cases = cases};
 su_tensor *su_maximum(su_tensor *a, su_tensor *b) { return APPLY2(maximum_op, a, b); }
 
 su_tensor *su_minimum(su_tensor *a, su_tensor *b) { return su_neg(su_maximum(su_neg(a), su_neg(b))); }
@@ -190,11 +191,11 @@ static bool inplace(su_call *c) { return su_want_same(c, 0, 1); }
   }                                                                                                           \
   static void id##_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {      \
     (void)ws; (void)out;                                                                                      \
-    su_loop_run1(id##_loop, in[1], in[0], su_spec_size(&p->call.in[0]), r);                                   \
+    su_loop_run(p, (su_loop_arg){.f1 = id##_loop, .a = in[1], .y = in[0], .r = r, .reads_y = true});          \
   }
 
 INPLACE(acc, y + x)
-SU_OP(acc) {.sig = "acc(y, x)", .doc = "y += x in place.", .shape = inplace, .ref = acc_ref, .cpu = acc_cpu, .writes = 1,
+SU_OP(acc) {.sig = "acc(y, x)", .doc = "y += x in place.", .shape = inplace, .ref = acc_ref, .cpu = acc_cpu, .bf16 = true, .writes = 1,
   .cases = (const char *const[]){"y=3,4 x=3,4", NULL}};
 bool su_acc(su_tensor *y, su_tensor *x) {
   return su_apply(&acc_op, (su_tensor *[SU_MAX_IN]){y, x}, (int64_t[SU_MAX_INT]){0}, NULL, NULL);
@@ -202,7 +203,7 @@ bool su_acc(su_tensor *y, su_tensor *x) {
 
 INPLACE(copy_into, x)
 SU_OP(copy_into) {.sig = "copy_into(y, x)", .doc = "y = x in place.", .shape = inplace, .ref = copy_into_ref,
-  .cpu = copy_into_cpu, .writes = 1, .cases = (const char *const[]){"y=3,4 x=3,4", NULL}};
+  .cpu = copy_into_cpu, .bf16 = true, .writes = 1, .cases = (const char *const[]){"y=3,4 x=3,4", NULL}};
 bool su_copy_into(su_tensor *y, su_tensor *x) {
   return su_apply(&copy_into_op, (su_tensor *[SU_MAX_IN]){y, x}, (int64_t[SU_MAX_INT]){0}, NULL, NULL);
 }

@@ -1,8 +1,9 @@
-/* loops.h -- how elementwise CPU kernels are run: a vectorised loop over a range, cut over the threads. */
+/* loops.h -- how elementwise CPU kernels are run: a vectorised loop over a range of floats, cut over the threads. The same
+ * loop serves bf16. */
 #ifndef SUMI_LOOPS_H
 #define SUMI_LOOPS_H
 
-#include "../op.h"
+#include "../cpu/bf16.h"
 
 #define SU_GRAIN 16384                 /* elements; smaller tensors are not worth waking a thread */
 
@@ -12,33 +13,43 @@ typedef void su_loop2(const float *restrict a, const float *restrict b, float *r
 typedef struct su_loop_arg {
   su_loop1 *f1;
   su_loop2 *f2;
-  const float *a, *b;
-  float *y;
+  const void *a, *b;
+  void *y;
   const double *r;
+  bool reads_y;                         /* y is written in place */
 } su_loop_arg;
 
 static inline void su_loop_range(void *arg, int64_t first, int64_t last) {
   const su_loop_arg *l = arg;
-  if (l->f1) l->f1(l->a + first, l->y + first, last - first, l->r);
-  else l->f2(l->a + first, l->b + first, l->y + first, last - first, l->r);
+  const float *a = l->a, *b = l->b;
+  float *y = l->y;
+  if (l->f1) l->f1(a + first, y + first, last - first, l->r);
+  else l->f2(a + first, b + first, y + first, last - first, l->r);
 }
 
-static inline void su_loop_run1(su_loop1 *f, const float *x, float *y, int64_t n, const double *r) {
-  if (n <= SU_GRAIN) {
-    f(x, y, n, r);
-    return;
+/* bf16: widened, computed and rounded a stretch at a time, which stays in the L1 cache. */
+enum { SU_STRETCH = 2048 };
+
+static inline void su_loop_range_bf16(void *arg, int64_t first, int64_t last) {
+  const su_loop_arg *l = arg;
+  float a[SU_STRETCH], b[SU_STRETCH], y[SU_STRETCH];
+  for (int64_t k = first; k < last; k += SU_STRETCH) {
+    const int64_t n = last - k < SU_STRETCH ? last - k : SU_STRETCH;
+    su_widen(a, (const uint16_t *)l->a + k, n);
+    if (l->f2) su_widen(b, (const uint16_t *)l->b + k, n);
+    if (l->reads_y) su_widen(y, (const uint16_t *)l->y + k, n);
+    if (l->f1) l->f1(a, y, n, l->r);
+    else l->f2(a, b, y, n, l->r);
+    su_narrow((uint16_t *)l->y + k, y, n);
   }
-  su_loop_arg l = {.f1 = f, .a = x, .y = y, .r = r};
-  su_parallel(n, SU_GRAIN, su_loop_range, &l);
 }
 
-static inline void su_loop_run2(su_loop2 *f, const float *a, const float *b, float *y, int64_t n, const double *r) {
-  if (n <= SU_GRAIN) {
-    f(a, b, y, n, r);
-    return;
-  }
-  su_loop_arg l = {.f2 = f, .a = a, .b = b, .y = y, .r = r};
-  su_parallel(n, SU_GRAIN, su_loop_range, &l);
+/* All of y, by the dtype of the call's operands. */
+static inline void su_loop_run(const su_plan *p, su_loop_arg l) {
+  const int64_t n = su_spec_size(&p->call.in[0]);
+  su_range *range = p->call.in[0].dtype == SU_BF16 ? su_loop_range_bf16 : su_loop_range;
+  if (n <= SU_GRAIN) range(&l, 0, n);
+  else su_parallel(n, SU_GRAIN, range, &l);
 }
 
 /* The two kernels of an elementwise op from one expression each: E64 in doubles x (and a, b = r[0], r[1]), E32 in floats. */
@@ -56,7 +67,7 @@ static inline void su_loop_run2(su_loop2 *f, const float *a, const float *b, flo
   }                                                                                                    \
   static void id##_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) { \
     (void)ws;                                                                                          \
-    su_loop_run1(id##_loop, in[0], out[0], su_spec_size(&p->call.out[0]), r);                          \
+    su_loop_run(p, (su_loop_arg){.f1 = id##_loop, .a = in[0], .y = out[0], .r = r});                   \
   }
 
 /* The same for two inputs of one shape: g and y. */
@@ -75,7 +86,7 @@ static inline void su_loop_run2(su_loop2 *f, const float *a, const float *b, flo
   }                                                                                                    \
   static void id##_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) { \
     (void)ws;                                                                                          \
-    su_loop_run2(id##_loop, in[0], in[1], out[0], su_spec_size(&p->call.out[0]), r);                   \
+    su_loop_run(p, (su_loop_arg){.f2 = id##_loop, .a = in[0], .b = in[1], .y = out[0], .r = r});       \
   }
 
 #endif

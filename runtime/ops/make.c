@@ -3,6 +3,7 @@
  * A draw is addressed by (seed, step, site, stream) and the element's index: the same integers on every device. The normals
  * are Box and Muller's of them (1958), in float64 on ref and float32 on cpu. */
 #define _GNU_SOURCE                    /* M_PI */
+#include "../cpu/bf16.h"
 #include "../cpu/philox.h"
 #include "../cpu/vmath.h"
 #include "../rng.h"
@@ -26,12 +27,17 @@ static void fill_ref(const su_plan *p, void *const *in, void *const *out, const 
 
 static void fill_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)out; (void)ws;
-  float *y = in[0], v = (float)r[0];
   int64_t n = su_spec_size(&p->call.in[0]);
-  for (int64_t k = 0; k < n; k++) y[k] = v;
+  if (p->call.in[0].dtype == SU_BF16) {
+    uint16_t *y = in[0], v = su_to_bf16((float)r[0]);
+    for (int64_t k = 0; k < n; k++) y[k] = v;
+  } else {
+    float *y = in[0], v = (float)r[0];
+    for (int64_t k = 0; k < n; k++) y[k] = v;
+  }
 }
 
-SU_OP(fill) {.sig = "fill(y, value:real)", .doc = "y = value in place.", .shape = one, .ref = fill_ref, .cpu = fill_cpu,
+SU_OP(fill) {.sig = "fill(y, value:real)", .doc = "y = value in place.", .shape = one, .ref = fill_ref, .cpu = fill_cpu, .bf16 = true,
   .writes = 1, .cases = (const char *const[]){"y=3,5 value=2.5", NULL}};
 
 su_tensor *su_full(su_device *dev, const su_spec *spec, double value) {
@@ -163,13 +169,27 @@ static void cast_any(const su_plan *p, void *const *in, void *const *out, const 
   su_convert(in[0], p->call.in[0].dtype, out[0], p->call.out[0].dtype, su_spec_size(&p->call.in[0]));
 }
 
+typedef struct cast_arg { const char *x; char *y; int from, to; } cast_arg;
+
+static void cast_range(void *arg, int64_t first, int64_t last) {
+  const cast_arg *c = arg;
+  const size_t from = su_dtype_size(c->from), to = su_dtype_size(c->to);
+  su_convert(c->x + (size_t)first * from, c->from, c->y + (size_t)first * to, c->to, last - first);
+}
+
+static void cast_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
+  (void)r; (void)ws;
+  cast_arg c = {in[0], out[0], p->call.in[0].dtype, p->call.out[0].dtype};
+  su_parallel(su_spec_size(&p->call.in[0]), 65536, cast_range, &c);
+}
+
 static bool cast_grad(const su_node *n, su_tensor *const *g, const bool *want, su_tensor **gx) {
   (void)want;
   return (gx[0] = su_cast(g[0], n->in_spec[0].dtype)) != NULL;
 }
 
 SU_OP(cast) {.sig = "cast(x, to:enum(f32|bf16|f64|u8|i32)) -> y", .doc = "x in another dtype; bf16 rounds to nearest even.",
-  .shape = cast_shape, .ref = cast_any, .cpu = cast_any, .grad = cast_grad, .any_dtype = true};
+  .shape = cast_shape, .ref = cast_any, .cpu = cast_cpu, .grad = cast_grad, .any_dtype = true};
 
 su_tensor *su_cast(su_tensor *x, int dtype) {
   if (x && x->spec.dtype == dtype) return x;

@@ -11,6 +11,11 @@ su_tensor *su_matmul(su_tensor *a, su_tensor *b, bool ta, bool tb) {
   return su_apply1(&matmul_op, (su_tensor *[SU_MAX_IN]){a, b}, (int64_t[SU_MAX_INT]){ta, tb}, NULL);
 }
 
+/* In f32 whatever a and b are: what is summed into the gradient of a weight. */
+static su_tensor *matmul_f32(su_tensor *a, su_tensor *b, bool ta, bool tb) {
+  return su_apply1(&matmul_op, (su_tensor *[SU_MAX_IN]){a, b}, (int64_t[SU_MAX_INT]){ta, tb, 1}, NULL);
+}
+
 su_tensor *su_linear(su_tensor *x, su_tensor *w, su_tensor *b) {
   return su_apply1(&linear_op, (su_tensor *[SU_MAX_IN]){x, w, b}, NULL, NULL);
 }
@@ -44,6 +49,7 @@ static bool matmul_shape(su_call *c) {
                    (long long)g.k, (long long)k, su_shape_text(&c->in[0]), c->i[0] ? " transposed" : "",
                    su_shape_text(&c->in[1]), c->i[1] ? " transposed" : "");
   matrix_out(c, g.m, g.n);
+  if (c->i[2]) c->out[0].dtype = c->dev->real;
   return true;
 }
 
@@ -112,16 +118,16 @@ static bool linear_plan(su_plan *p) {
  * gA ---- */
 
 static bool matmul_grad(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
-  su_tensor *a = n->in[0], *b = n->in[1], *g = gy[0];
+  su_tensor *a = n->in[0], *b = n->in[1], *g = su_cast(gy[0], n->in_spec[0].dtype);
   bool ta = n->i[0], tb = n->i[1];
-  if (want[0] && !(gx[0] = ta ? su_matmul(b, g, tb, true) : su_matmul(g, b, false, !tb))) return false;
-  if (want[1] && !(gx[1] = tb ? su_matmul(g, a, true, ta) : su_matmul(a, g, !ta, false))) return false;
+  if (want[0] && !(gx[0] = ta ? matmul_f32(b, g, tb, true) : matmul_f32(g, b, false, !tb))) return false;
+  if (want[1] && !(gx[1] = tb ? matmul_f32(g, a, true, ta) : matmul_f32(a, g, !ta, false))) return false;
   return true;
 }
 
 static bool linear_grad(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   if (want[0] && !(gx[0] = su_matmul(gy[0], n->in[1], false, false))) return false;
-  if (want[1] && !(gx[1] = su_matmul(gy[0], n->in[0], true, false))) return false;
+  if (want[1] && !(gx[1] = matmul_f32(gy[0], n->in[0], true, false))) return false;
   if (want[2] && !(gx[2] = su_sum(gy[0], 1, (int[]){0}, false))) return false;
   return true;
 }
@@ -135,13 +141,13 @@ static const char *const matmul_cases[] = {
 static const char *const linear_cases[] = { "x=3,4 w=5,4 b=5", "x=2,6 w=1,6", "x=37,19 w=43,19 b=43", NULL };
 
 SU_OP(matmul) {
-  .sig = "matmul(a, b, ta:bool=0, tb:bool=0) -> y",
-  .doc = "Matrix product of a and b, each transposed first if asked.",
+  .sig = "matmul(a, b, ta:bool=0, tb:bool=0, out:enum(same|f32)=same) -> y",
+  .doc = "Matrix product of a and b, each transposed first if asked; out = f32 keeps the sums of bf16 factors.",
   .shape = matmul_shape, .ref = matmul_ref, .cpu_plan = matmul_plan, .grad = matmul_grad, .keep_in = 3,
   .cases = matmul_cases };
 
 SU_OP(linear) {
   .sig = "linear(x, w, b?) -> y",
   .doc = "x [n,ci] times the transpose of w [co,ci], plus b [co].",
-  .shape = linear_shape, .ref = linear_ref, .cpu_plan = linear_plan, .grad = linear_grad, .keep_in = 3,
+  .shape = linear_shape, .ref = linear_ref, .cpu_plan = linear_plan, .grad = linear_grad, .keep_in = 3, .f32 = 4,
   .cases = linear_cases };

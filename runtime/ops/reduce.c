@@ -30,6 +30,7 @@ static bool sum_shape(su_call *c) {
   bool summed[SU_MAX_DIM];
   if (!axis_set(c, summed)) return false;
   su_spec *y = &c->out[0];
+  y->dtype = c->dev->real;
   for (int k = 0; k < c->in[0].ndim; k++) {
     if (!summed[k]) y->shape[y->ndim++] = c->in[0].shape[k];
     else if (c->i[KEEP]) y->shape[y->ndim++] = 1;

@@ -6,7 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Row copies are the same for doubles and floats but for their size. */
+/* Row copies are the same for all dtypes but for their size. */
 static size_t width(const su_plan *p) { return su_dtype_size(p->call.in[0].dtype); }
 
 static int64_t product(const int64_t *shape, int from, int to) {
@@ -78,6 +78,7 @@ static void expand_any(const su_plan *p, void *const *in, void *const *out, cons
   for (int64_t k = 0; k < n; k += row) {
     const char *src = (const char *)in[0] + (size_t)off * w;
     if (last < 0 || stride[last]) memcpy(dst, src, (size_t)row * w);
+    else if (w == 2) for (int64_t j = 0; j < row; j++) ((uint16_t *)dst)[j] = *(const uint16_t *)src;
     else if (w == 4) for (int64_t j = 0; j < row; j++) ((float *)dst)[j] = *(const float *)src;
     else for (int64_t j = 0; j < row; j++) ((double *)dst)[j] = *(const double *)src;
     dst += (size_t)row * w;
@@ -96,7 +97,7 @@ static bool expand_grad(const su_node *n, su_tensor *const *g, const bool *want,
 }
 
 SU_OP(expand) {.sig = "expand(x, to:shape) -> y", .doc = "x broadcast to a larger shape, as in numpy.",
-  .shape = expand_shape, .ref = expand_any, .cpu = expand_any, .grad = expand_grad,
+  .shape = expand_shape, .ref = expand_any, .cpu = expand_any, .bf16 = true, .grad = expand_grad,
   .cases = (const char *const[]){"x=3,1 to=2,3,4", "x=1 to=3,4", "x=4 to=2,4", NULL}};
 
 su_tensor *su_expand(su_tensor *x, int ndim, const int64_t *shape) {
@@ -143,7 +144,7 @@ static bool slice_grad(const su_node *n, su_tensor *const *g, const bool *want, 
 }
 
 SU_OP(slice) {.sig = "slice(x, axis:int, first:int, count:int) -> y", .doc = "count entries of one axis, from first on.",
-  .shape = slice_shape, .ref = slice_any, .cpu = slice_any, .grad = slice_grad,
+  .shape = slice_shape, .ref = slice_any, .cpu = slice_any, .bf16 = true, .grad = slice_grad,
   .cases = (const char *const[]){"x=4,5,3 axis=2 first=1 count=2", "x=4,5 axis=1 first=2 count=2", "x=6 axis=1 first=0 count=6",
     NULL}};
 
@@ -181,7 +182,7 @@ static bool pad0_grad(const su_node *n, su_tensor *const *g, const bool *want, s
 }
 
 SU_OP(pad0) {.sig = "pad0(x, axis:int, before:int, after:int) -> y", .doc = "Zeros before and after one axis.",
-  .shape = pad0_shape, .ref = pad0_any, .cpu = pad0_any, .grad = pad0_grad,
+  .shape = pad0_shape, .ref = pad0_any, .cpu = pad0_any, .bf16 = true, .grad = pad0_grad,
   .cases = (const char *const[]){"x=4,5,3 axis=2 before=1 after=2", "x=3 axis=1 before=0 after=1", NULL}};
 
 su_tensor *su_pad0(su_tensor *x, int axis, int64_t before, int64_t after) {
@@ -224,7 +225,7 @@ static bool concat_grad(const su_node *n, su_tensor *const *g, const bool *want,
 }
 
 SU_OP(concat) {.sig = "concat(a, b, axis:int) -> y", .doc = "a and b joined along one axis.", .shape = concat_shape,
-  .ref = concat_any, .cpu = concat_any, .grad = concat_grad,
+  .ref = concat_any, .cpu = concat_any, .bf16 = true, .grad = concat_grad,
   .cases = (const char *const[]){"a=2,3,4 b=2,3,1 axis=3", "a=2,3 b=4,3 axis=1", NULL}};
 
 su_tensor *su_concat(su_tensor *a, su_tensor *b, int axis) {
@@ -252,7 +253,8 @@ static void permute_any(const su_plan *p, void *const *in, void *const *out, con
   for (int k = x->ndim - 1; k >= 0; step *= x->shape[k--]) of_x[k] = step;
   for (int k = 0; k < y->ndim; k++) stride[k] = of_x[p->call.i[1 + k]];
   for (int64_t k = 0; k < n; k++) {
-    if (width(p) == 4) ((float *)out[0])[k] = ((const float *)in[0])[off];
+    if (width(p) == 2) ((uint16_t *)out[0])[k] = ((const uint16_t *)in[0])[off];
+    else if (width(p) == 4) ((float *)out[0])[k] = ((const float *)in[0])[off];
     else ((double *)out[0])[k] = ((const double *)in[0])[off];
     for (int d = y->ndim - 1; d >= 0; d--) {
       off += stride[d];
@@ -271,7 +273,7 @@ static bool permute_grad(const su_node *n, su_tensor *const *g, const bool *want
 }
 
 SU_OP(permute) {.sig = "permute(x, order:axes) -> y", .doc = "Axis k of the result is axis order[k] of x.",
-  .shape = permute_shape, .ref = permute_any, .cpu = permute_any, .grad = permute_grad,
+  .shape = permute_shape, .ref = permute_any, .cpu = permute_any, .bf16 = true, .grad = permute_grad,
   .cases = (const char *const[]){"x=2,3,4,5 order=1,4,2,3", "x=3,4 order=2,1", NULL}};
 
 su_tensor *su_permute(su_tensor *x, int n, const int *order) {

@@ -1,0 +1,81 @@
+# cuda.mk -- the plug-ins, included by the Makefile: libsumi_emu.so by g++ anywhere, libsumi_cuda.so where nvcc is. They lie beside
+# core.so and beside the program. Variables: NVCC CUDA_ARCHS (e.g. CUDA_ARCHS=90; the last one also as PTX for newer GPUs).
+NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCHS ?= 80 86 89 90 100 120
+
+CU_KERNELS := $(filter-out cuda/rt_cuda.cu,$(wildcard cuda/*.cu))
+CU_DEVICE  := cuda/device.cpp cuda/graph.cpp cuda/merge.cpp
+BINDIR     := $(patsubst %/,%,$(dir $(BIN)))
+
+# ---- the emulator: the same kernels, compiled as C++ ----
+EMU_SRC   = $(CU_KERNELS) $(CU_DEVICE) $(wildcard cuda/emu/*.cpp)
+EMU_FLAGS = -std=c++17 -g -fPIC -fvisibility=hidden -DSUMI_EMU -Wall -Wextra -Werror
+EMU_OBJ   = $(EMU_SRC:%=$(BUILD)/emu/%.o)
+ASAN_OBJ  = $(EMU_SRC:%=$(BUILD)/emu-asan/%.o)
+PLUGINS   = $(BUILD)/libsumi_emu.so
+
+$(BUILD)/emu/%.o: % cuda/cuda.mk
+	@mkdir -p $(@D)
+	@echo "  c++     $<"
+	@$(CXX) $(EMU_FLAGS) -O2 $(SAN) -MMD -MP -x c++ -c -o $@ $<
+$(BUILD)/emu-asan/%.o: % cuda/cuda.mk
+	@mkdir -p $(@D)
+	@echo "  c++     $< (asan)"
+	@$(CXX) $(EMU_FLAGS) -O1 -fno-omit-frame-pointer -fsanitize=address -MMD -MP -x c++ -c -o $@ $<
+
+# Renamed into place: a program that has the old one loaded keeps it.
+$(BUILD)/libsumi_emu.so: $(EMU_OBJ)
+	@echo "  link    $@"
+	@$(CXX) $(SAN) -shared -o $@.new $^ && mv -f $@.new $@
+$(BUILD)/emu-asan/libsumi_emu.so: $(ASAN_OBJ)
+	@echo "  link    $@"
+	@$(CXX) -fsanitize=address -shared -o $@.new $^ && mv -f $@.new $@
+-include $(EMU_OBJ:.o=.d) $(ASAN_OBJ:.o=.d)
+
+# ---- CUDA ----
+ifneq ($(NVCC),)
+PLUGINS  += $(BUILD)/libsumi_cuda.so
+CUDNN_H  := $(shell echo '\#include <cudnn.h>' | $(NVCC) -x cu -E - >/dev/null 2>&1 && echo 1)
+NV_FLAGS  = -std=c++17 -O3 --Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden -cudart static \
+            $(if $(CUDNN_H),-DSUMI_HAVE_CUDNN)
+NV_ARCHS  = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+            -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+NV_HOST   = $(filter-out cuda/fake_%,$(wildcard cuda/*.cpp))
+NV_OBJ    = $(CU_KERNELS:%=$(BUILD)/%.o) $(NV_HOST:%=$(BUILD)/%.o) $(BUILD)/cuda/rt_cuda.cu.o
+
+# What ptxas says of each kernel (registers, spills) stays in the .log: tests/test_cuda_build.sh holds it against cuda/budget.txt.
+$(BUILD)/cuda/%.cu.o: cuda/%.cu cuda/cuda.mk
+	@mkdir -p $(@D)
+	@echo "  nvcc    $<"
+	@$(NVCC) $(NV_FLAGS) $(NV_ARCHS) --threads 2 -Xptxas -v -MMD -MP -c -o $@ $< >$(@:.o=.log) 2>&1 || { cat $(@:.o=.log); exit 1; }
+# No kernels in these: one architecture will do.
+$(BUILD)/cuda/%.cpp.o: cuda/%.cpp cuda/cuda.mk
+	@mkdir -p $(@D)
+	@echo "  nvcc    $<"
+	@$(NVCC) $(NV_FLAGS) -arch=sm_$(firstword $(CUDA_ARCHS)) -MMD -MP -x cu -c -o $@ $<
+$(BUILD)/libsumi_cuda.so: $(NV_OBJ)
+	@echo "  link    $@"
+	@$(NVCC) -shared -cudart static -Xcompiler -static-libstdc++,-static-libgcc -Xlinker --exclude-libs,ALL -o $@.new $^ -ldl \
+	  && mv -f $@.new $@
+-include $(NV_OBJ:.o=.d)
+endif
+
+ifneq ($(BINDIR),$(BUILD))
+$(BINDIR)/libsumi_%.so: $(BUILD)/libsumi_%.so
+	@cp $< $@.new && mv -f $@.new $@
+endif
+plugins: $(PLUGINS) $(PLUGINS:$(BUILD)/%=$(BINDIR)/%)
+.PHONY: plugins
+
+found-cuda:
+ifeq ($(NVCC),)
+	@echo "  absent  nvcc     no libsumi_cuda.so: NVIDIA GPUs stay unused (its kernels are still tested, by libsumi_emu.so)"
+else
+	@echo "  found   nvcc: libsumi_cuda.so, for NVIDIA GPUs of sm_$(firstword $(CUDA_ARCHS)) and later"
+ifeq ($(CUDNN_H),)
+	@echo "  absent  cudnn.h  convolutions on NVIDIA GPUs will be Sumi's own, slower ones"
+else
+	@echo "  found   cudnn.h: convolutions on NVIDIA GPUs by cuDNN, where that is installed"
+endif
+endif
+.PHONY: found-cuda

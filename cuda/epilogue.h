@@ -1,0 +1,35 @@
+/* epilogue.h -- y = act(x + bias) over rows of channels, rounded once: what a library's product still wants when none of its
+ * engines takes bias and activation in. x may be y. */
+#ifndef SUMI_CUDA_EPILOGUE_H
+#define SUMI_CUDA_EPILOGUE_H
+
+#include "cu.h"
+
+extern "C" {
+#include "../runtime/cpu/conv.h"
+}
+
+/* As ops tanh and lrelu have it; slope 0 for ReLU. */
+CU_DEVICE float cu_conv_act(int act, float slope, float v) {
+  if (act == SU_CONV_TANH) return tanhf(v);
+  return act == SU_CONV_PLAIN || v > 0 ? v : slope * v;
+}
+
+template <class X, class Y>
+CU_KERNEL(256) epilogue_rows(int64_t n, int channels, const X *x, const float *bias, int act, float slope, Y *y) {
+  const int64_t step = (int64_t)gridDim.x * 256;
+  for (int64_t k = (int64_t)blockIdx.x * 256 + threadIdx.x; k < n; k += step) {
+    float v = cu_float(x[k]);
+    if (bias) v += bias[k % channels];
+    cu_store(y + k, cu_conv_act(act, slope, v));
+  }
+}
+
+/* x, y [rows,channels]; bias [channels] or NULL; act: enum su_conv_act. */
+template <class X, class Y>
+void cu_epilogue(const char *name, int64_t rows, int64_t channels, const X *x, const float *bias, int act, float slope, Y *y) {
+  const int64_t n = rows * channels;
+  cu_launch(name, epilogue_rows<X, Y>, dim3(cu_blocks(n, 256)), 256, n, (int)channels, x, bias, act, slope, y);
+}
+
+#endif
