@@ -8,7 +8,7 @@ namespace {
 template <class F, class T> struct same {
   const T *a, *b;
   T *y;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float s[V], t[V];
     cu_get<V>(a + i, s);
     cu_get<V>(b + i, t);
@@ -19,9 +19,9 @@ template <class F, class T> struct same {
 };
 
 template <class F, class T> CU_KERNEL(CU_THREADS) same_kernel(int64_t n, bool wide, const T *a, const T *b, T *y) {
-  same<F, T> m = {a, b, y};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  same<F, T> m = {a + base, b + base, y + base};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
 /* V numbers of an input, or one of them V times. */
@@ -36,16 +36,17 @@ template <int V, class T> CU_DEVICE void get_or_repeat(const T *p, int64_t strid
 }
 
 template <int V, class F, class T> CU_KERNEL(CU_THREADS) walk_kernel(int64_t n, cu_walk w, const T *a, const T *b, T *y) {
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN, end = cu_span_end(base, n);
-  for (int64_t i = base + threadIdx.x * V; i < end; i += CU_THREADS * V) {
+  const int64_t base = cu_base();
+  const int count = cu_left(base, n);
+  for (int i = (int)threadIdx.x * V; i < count; i += CU_THREADS * V) {
     int64_t oa, ob;
     float s[V], t[V];
-    cu_walk_at(w, (uint32_t)i, &oa, &ob);
+    cu_walk_at(w, (uint32_t)base + (uint32_t)i, &oa, &ob);
     get_or_repeat<V>(a + oa, w.a[w.rank - 1], s);
     get_or_repeat<V>(b + ob, w.b[w.rank - 1], t);
     CU_UNROLL
     for (int k = 0; k < V; k++) s[k] = F()(s[k], t[k]);
-    cu_put<V>(y + i, s);
+    cu_put<V>(y + base + i, s);
   }
 }
 
@@ -93,7 +94,7 @@ BINARY(maximum, a >= b ? a : b)
 template <bool ADD, class T> struct into {
   T *y;
   const T *x;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float s[V], t[V];
     cu_get<V>(x + i, s);
     if (ADD) {
@@ -107,9 +108,9 @@ template <bool ADD, class T> struct into {
 
 template <bool ADD, class T> CU_KERNEL(CU_THREADS) into_kernel(cu_batch b) {
   const cu_item it = b.mine();
-  into<ADD, T> m = {(T *)it.in[0], (const T *)it.in[1]};
   const int64_t base = b.base(it);
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, it.n), cu_item_wide(it, 2), m);
+  into<ADD, T> m = {(T *)it.in[0] + base, (const T *)it.in[1] + base};
+  cu_cover<16 / sizeof(T)>(cu_left(base, it.n), cu_item_wide(it, 2), m);
 }
 
 template <bool ADD> void into_launch(const su_plan *p, const cu_batch &b, unsigned blocks) {

@@ -153,8 +153,8 @@ void exec(const su_plan *p, void *const *in, void *const *out, const double *, v
                                             scratch, g->scratch, (cudaStream_t)cu_stream());
   if (status != CUBLAS_STATUS_SUCCESS) rt_keep(false, "%s: cuBLASLt fails with status %d", p->call.op->name, (int)status);
   if (!bias || g->inside) return;
-  if (g->wide) cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, bias, SU_CONV_PLAIN, 0, (bf16 *)out[0]);
-  else cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, bias, SU_CONV_PLAIN, 0, (float *)out[0]);
+  if (g->wide) cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0, (bf16 *)out[0]);
+  else cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0, (float *)out[0]);
 }
 
 /* inside: with cuBLASLt's bias. It adds an f32 one to an f32 result; a bf16 one is made wide and rounded by us. */

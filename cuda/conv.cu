@@ -15,7 +15,9 @@ extern "C" {
 #include "../nn/conv.h"
 }
 
-#ifndef SUMI_EMU
+/* The emulator has no cuDNN, but for the test that plays it (tests/cudnn). */
+#if !defined SUMI_EMU || defined SUMI_HAVE_CUDNN
+#define BY_CUDNN
 #include "dnn.h"
 #endif
 
@@ -26,7 +28,10 @@ namespace {
 enum { MAX_PHASES = 16 };
 
 /* su_conv_geo in 32 bits, for kernels. */
-struct geo { int n, h, w, ci, co, kh, kw, oh, ow, sh, sw, pt, pl, dh, dw, groups, edge; };
+struct geo {
+  int n, h, w, ci, co, kh, kw, oh, ow, sh, sw, pt, pl, dh, dw, groups, edge, act;
+  float slope;
+};
 
 /* ---- operands of tiles ---- */
 
@@ -156,7 +161,7 @@ template <class T> CU_KERNEL(256) plain_y(geo g, const T *x, const T *w, const f
         const T *pw = w + (int64_t)((co * g.kh + kh) * g.kw + kw) * cig;
         for (int ci = 0; ci < cig; ci++) sum += cu_float(px[ci]) * cu_float(pw[ci]);
       }
-    cu_store(y + k, sum);
+    cu_store(y + k, cu_conv_act(g.act, g.slope, sum));
   }
 }
 
@@ -181,7 +186,7 @@ template <class T, class O> CU_KERNEL(256) plain_gx(geo g, const T *gy, const T 
         const T *pw = w + (int64_t)((co * g.kh + kh) * g.kw + kw) * cig + ci % cig;
         for (int q = 0; q < cog; q++) sum += cu_float(py[q]) * cu_float(pw[(int64_t)q * tap]);
       }
-    cu_store(gx + k, sum);
+    cu_store(gx + k, cu_conv_act(g.act, g.slope, sum));
   }
 }
 
@@ -211,7 +216,8 @@ int bounded(int64_t v) { return (int)(v < 1 << 24 ? v : 1 << 24); }
 geo geo_of(const su_conv_geo *c) {
   geo g = {(int)c->n,       (int)c->h,       (int)c->w,     (int)c->ci,      (int)c->co,    (int)c->kh,
            (int)c->kw,      (int)c->oh,      (int)c->ow,    bounded(c->sh),  bounded(c->sw), (int)c->pt,
-           (int)c->pl,      bounded(c->dh),  bounded(c->dw), (int)c->groups, c->reflect ? CU_EDGE_REFLECT : CU_EDGE_ZERO};
+           (int)c->pl,      bounded(c->dh),  bounded(c->dw), (int)c->groups, c->reflect ? CU_EDGE_REFLECT : CU_EDGE_ZERO,
+           (int)c->act,     c->slope};
   if (c->kh == 1) g.dh = 1;
   if (c->kw == 1) g.dw = 1;
   return g;
@@ -243,6 +249,11 @@ template <class F> void each_phase(const geo &g, F fn) {
       fn(phase_of(i, g.h, g.pt, g.kh, g.dh, g.sh), phase_of(j, g.w, g.pl, g.kw, g.dw, g.sw));
 }
 
+tile_out with_act(const geo &g, tile_out o) {
+  o.act = g.act, o.slope = g.slope;
+  return o;
+}
+
 template <class T> void run_y(const geo &g, const T *x, const T *w, const float *bias, T *y, int dtype, void *ws) {
   const int64_t m = (int64_t)g.n * g.oh * g.ow, k = (int64_t)g.kh * g.kw * g.ci;
   if (g.groups > 1) {
@@ -250,7 +261,7 @@ template <class T> void run_y(const geo &g, const T *x, const T *w, const float 
     return;
   }
   const tile_matrix<T, true> weight = {w, k, g.co};
-  tile_run("conv", taps_of_x<T>{x, g}, weight, tile_to(y, dtype, m, g.co, bias), k, ws);
+  tile_run("conv", taps_of_x<T>{x, g}, weight, with_act(g, tile_to(y, dtype, m, g.co, bias)), k, ws);
 }
 
 /* T: gy and w; O: what is written, with its dtype. */
@@ -263,7 +274,7 @@ template <class T, class O> void run_gx(const geo &g, const T *gy, const T *w, c
   }
   each_phase(g, [&](const phase &down, const phase &right) {
     const int64_t m = (int64_t)g.n * down.pixels * right.pixels, k = (int64_t)down.count * right.count * g.co;
-    tile_out o = tile_to(gx, dtype, m, g.ci, bias);
+    tile_out o = with_act(g, tile_to(gx, dtype, m, g.ci, bias));
     o.rw = right.pixels, o.rh = down.pixels, o.w = g.w, o.sw = g.sw, o.sh = g.sh;
     o.first = (int64_t)down.at * g.w + right.at, o.image = (int64_t)g.h * g.w;
     tile_run("conv_gx", gathered_gy<T>{gy, g, down, right}, weight_of_phase<T>{w, g, down, right}, o, k, ws);
@@ -306,10 +317,13 @@ template <class T> void exec_gx_typed(const su_conv_geo *c, int dtype, void *con
     run_gx(geo_of(c), gy, w, bias, (T *)out[0], dtype, ws);
     return;
   }
-  const su_conv_geo inner = cu_edge_inner(*c);
+  su_conv_geo inner = cu_edge_inner(*c);
+  inner.act = SU_CONV_PLAIN;
   float *padded = (float *)ws;
   run_gx(geo_of(&inner), gy, w, nullptr, padded, SU_F32, ws + (cu_edge_size(c) + 15) / 16 * 64);
-  if (cu_edge_size(c)) cu_edge_fold(c, SU_F32, padded, dtype, bias, out[0]);
+  if (!cu_edge_size(c)) return;
+  cu_edge_fold(c, SU_F32, padded, dtype, bias, out[0]);
+  if (c->act) cu_epilogue("conv_gx", c->n * c->h * c->w, c->ci, (const T *)out[0], c->ci, nullptr, c->act, c->slope, (T *)out[0]);
 }
 
 void exec_gx(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
@@ -334,7 +348,7 @@ bool countable(const su_plan *p, const su_conv_geo *c) {
 bool plan(su_plan *p, enum su_conv_dir dir) {
   const su_conv_geo c = su_conv_geo_of(&p->call, dir);
   if (!countable(p, &c)) return false;
-#ifndef SUMI_EMU
+#ifdef BY_CUDNN
   if (cu_dnn_conv(p, &c, dir)) return true;
 #endif
   const geo g = geo_of(&c);

@@ -1,5 +1,6 @@
 # cuda.mk -- the plug-ins, included by the Makefile: libsumi_emu.so by g++ anywhere, libsumi_cuda.so where nvcc is. They lie beside
-# core.so and beside the program. Variables: NVCC CUDA_ARCHS (e.g. CUDA_ARCHS=90; the last one also as PTX for newer GPUs).
+# core.so and beside the program. Variables: NVCC CUDA_ARCHS (e.g. CUDA_ARCHS=90). Kernels have nothing of one architecture, so each
+# is compiled once to PTX of the least of them, which travels too, for newer GPUs, and from there to every one.
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCHS ?= 80 86 89 90 100 120
 
@@ -13,6 +14,7 @@ EMU_FLAGS = -std=c++17 -g -fPIC -fvisibility=hidden -DSUMI_EMU -Wall -Wextra -We
 EMU_OBJ   = $(EMU_SRC:%=$(BUILD)/emu/%.o)
 ASAN_OBJ  = $(EMU_SRC:%=$(BUILD)/emu-asan/%.o)
 PLUGINS   = $(BUILD)/libsumi_emu.so
+PLUG_LINK = --version-script=cuda/plugin.map
 
 $(BUILD)/emu/%.o: % cuda/cuda.mk
 	@mkdir -p $(@D)
@@ -26,10 +28,10 @@ $(BUILD)/emu-asan/%.o: % cuda/cuda.mk
 # Renamed into place: a program that has the old one loaded keeps it.
 $(BUILD)/libsumi_emu.so: $(EMU_OBJ)
 	@echo "  link    $@"
-	@$(CXX) $(SAN) -shared -o $@.new $^ && mv -f $@.new $@
+	@$(CXX) $(SAN) -shared $(PLUG_LINK:%=-Wl,%) -o $@.new $^ && mv -f $@.new $@
 $(BUILD)/emu-asan/libsumi_emu.so: $(ASAN_OBJ)
 	@echo "  link    $@"
-	@$(CXX) -fsanitize=address -shared -o $@.new $^ && mv -f $@.new $@
+	@$(CXX) -fsanitize=address -shared $(PLUG_LINK:%=-Wl,%) -o $@.new $^ && mv -f $@.new $@
 -include $(EMU_OBJ:.o=.d) $(ASAN_OBJ:.o=.d)
 
 # ---- CUDA ----
@@ -38,8 +40,10 @@ PLUGINS  += $(BUILD)/libsumi_cuda.so
 CUDNN_H  := $(shell echo '\#include <cudnn.h>' | $(NVCC) -x cu -E - >/dev/null 2>&1 && echo 1)
 NV_FLAGS  = -std=c++17 -O3 --Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden -cudart static \
             $(if $(CUDNN_H),-DSUMI_HAVE_CUDNN)
-NV_ARCHS  = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
-            -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+COMMA    := ,
+SPACE    := $(subst ,, )
+NV_LEAST  = compute_$(firstword $(CUDA_ARCHS))
+NV_ARCHS  = -gencode 'arch=$(NV_LEAST),code=[$(subst $(SPACE),$(COMMA),$(CUDA_ARCHS:%=sm_%) $(NV_LEAST))]'
 NV_HOST   = $(filter-out cuda/fake_%,$(wildcard cuda/*.cpp))
 NV_OBJ    = $(CU_KERNELS:%=$(BUILD)/%.o) $(NV_HOST:%=$(BUILD)/%.o) $(BUILD)/cuda/rt_cuda.cu.o
 
@@ -55,7 +59,7 @@ $(BUILD)/cuda/%.cpp.o: cuda/%.cpp cuda/cuda.mk
 	@$(NVCC) $(NV_FLAGS) -arch=sm_$(firstword $(CUDA_ARCHS)) -MMD -MP -x cu -c -o $@ $<
 $(BUILD)/libsumi_cuda.so: $(NV_OBJ)
 	@echo "  link    $@"
-	@$(NVCC) -shared -cudart static -Xcompiler -static-libstdc++,-static-libgcc -Xlinker --exclude-libs,ALL -o $@.new $^ -ldl \
+	@$(NVCC) -shared -cudart static -Xcompiler -static-libstdc++,-static-libgcc $(PLUG_LINK:%=-Xlinker %) -o $@.new $^ -ldl \
 	  && mv -f $@.new $@
 -include $(NV_OBJ:.o=.d)
 endif

@@ -81,19 +81,17 @@ static bool device_open(su_device *d) {
   return true;
 }
 
-/* Scratch that a graph was made with must stay for as long as there are graphs. */
+/* A recorded step brings its own scratch, which lives as long as its graph. */
 static void *device_workspace(su_device *d, size_t bytes) {
   cu_state *s = &cu_the;
   if (s->ws && s->ws->size >= bytes) return (char *)d->base + s->ws->offset;
   if (s->recording) {
-    rt_keep(false, "a recorded step wants %zu bytes of scratch, which must be there beforehand", bytes);
-    cu_report();
+    su_fail("%s: scratch of %zu bytes while a step is recorded", d->name, bytes);
     return nullptr;
   }
   su_block *b = su_arena_get(d->arena, bytes);
   if (!b) return nullptr;
-  if (s->ws && s->graphs) s->retired.push_back(s->ws);
-  else if (s->ws) su_arena_put(d->arena, s->ws);
+  if (s->ws) su_arena_put(d->arena, s->ws);
   s->ws = b;
   return (char *)d->base + b->offset;
 }
@@ -202,7 +200,7 @@ static void device_describe(su_device *, char *buf, size_t size) {
   const rt_gpu *g = &cu_the.gpu;
   char libraries[256];
   cu_libraries(libraries, sizeof libraries);
-  snprintf(buf, size, "%s, %.0f GB, sm_%d, driver for CUDA %d.%d, %s", g->props.name, 1e-9 * (double)g->props.memory, g->props.sm,
+  snprintf(buf, size, "%s, %.0f GB, sm_%d, driver for CUDA %d.%d; %s", g->props.name, 1e-9 * (double)g->props.memory, g->props.sm,
            g->driver / 1000, g->driver % 1000 / 10, libraries);
 #endif
 }
@@ -210,6 +208,7 @@ static void device_describe(su_device *, char *buf, size_t size) {
 static void fill(su_device *d) {
   d->abi = SU_DEVICE_ABI;
   d->real = SU_F32;
+  d->pads = true;
   d->open = device_open;
   d->supports = device_supports;
   d->plan = device_plan;
@@ -219,6 +218,7 @@ static void fill(su_device *d) {
   d->sync = device_sync;
   d->describe = device_describe;
   d->copy = device_copy;
+  d->wants_u8 = true;
   cu_graph_fill(d);
 }
 

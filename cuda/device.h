@@ -35,10 +35,8 @@ struct cu_state {
   rt_gpu gpu;
   int index;
   su_block *ws;                         /* scratch */
-  std::vector<su_block *> retired;      /* earlier scratch that graphs still use */
   cu_graph *recording;
   int32_t entry;                        /* of the recording's list, which exec runs next; -1: none */
-  int graphs;                           /* alive */
 };
 extern cu_state cu_the;
 

@@ -16,83 +16,110 @@
 
 namespace {
 
-/* Scratch in order: the mirrored image; a result that an epilogue still has to round or widen; cuDNN's own. */
+/* Scratch in order: what is made of the first or second operand; what cuDNN makes when that is not the op's result yet; the same
+ * without its superfluous channels; cuDNN's own. */
 struct state {
   cu_dnn_wish wish;                     /* over the mirrored image, where there is one */
   su_conv_geo g;                        /* as asked */
   cu_dnn_conv_plan plan;
   cu_dnn_pack pack;
-  size_t raw_at, dnn_at;                /* bytes into the scratch */
+  size_t raw_at, narrow_at, dnn_at;     /* bytes into the scratch */
+  bool more_channels;                   /* in w and in what cuDNN makes, direction gx */
 };
 
 constexpr size_t ALIGN = 256;
 size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
-/* ---- behind cuDNN ---- */
+bool mirrors(const state *s, bool gx) { return s->g.reflect && (s->wish.dir == SU_CONV_GX) == gx; }
 
-template <class X, class Y> void epilogue(const state *s, const X *x, const void *bias, Y *y) {
+/* ---- in front of cuDNN ---- */
+
+/* y [rows,more] = x [rows,channels] and zeros. */
+CU_KERNEL(256) dnn_more_channels(int64_t n, int channels, int more, const bf16 *x, bf16 *y) {
+  const int64_t step = (int64_t)gridDim.x * 256;
+  for (int64_t k = (int64_t)blockIdx.x * 256 + threadIdx.x; k < n; k += step) {
+    const int c = (int)(k % more);
+    cu_store(y + k, c < channels ? cu_float(x[k / more * channels + c]) : 0);
+  }
+}
+
+/* The operands as cuDNN wants them. */
+void prepare(const state *s, void *const *in, char *scratch, const void **at) {
+  const su_conv_geo *g = &s->wish.g;
+  at[0] = in[0], at[1] = in[1];
+  if (mirrors(s, false)) {
+    cu_edge_pad(&s->g, s->wish.bf16 ? SU_BF16 : SU_F32, in[0], scratch);
+    at[0] = scratch;
+  } else if (s->more_channels) {
+    const int64_t n = g->co * g->kh * g->kw * s->plan.channels;
+    cu_launch("conv_channels", dnn_more_channels, dim3(cu_blocks(n, 256)), 256, n, (int)g->ci, (int)s->plan.channels,
+              (const bf16 *)in[1], (bf16 *)scratch);
+    at[1] = scratch;
+  }
+}
+
+/* ---- behind it ---- */
+
+/* y = act(x + bias), y as large as the result over what `wish` describes. */
+template <class X, class Y> void epilogue(const state *s, const X *x, const float *bias, Y *y) {
   const su_conv_geo *g = &s->wish.g;
   const bool makes_y = s->wish.dir == SU_CONV_Y;
-  cu_epilogue("conv_epilogue", makes_y ? g->n * g->oh * g->ow : g->n * g->h * g->w, makes_y ? g->co : g->ci, x,
-              (const float *)bias, g->act, g->slope, y);
+  const int64_t pixels = makes_y ? g->n * g->oh * g->ow : g->n * g->h * g->w, channels = makes_y ? g->co : g->ci;
+  cu_epilogue("conv_epilogue", pixels, channels, x, s->plan.wide ? s->plan.channels : channels, bias, g->act, g->slope, y);
 }
-
-CU_KERNEL(256) dnn_widen(int64_t n, const bf16 *x, float *y) {
-  const int64_t step = (int64_t)gridDim.x * 256;
-  for (int64_t k = (int64_t)blockIdx.x * 256 + threadIdx.x; k < n; k += step) y[k] = cu_float(x[k]);
-}
-
-void widen(const state *s, const void *x, void *y) {
-  const su_conv_geo *g = &s->g;
-  const int64_t n = g->co * g->kh * g->kw * (g->ci / g->groups);
-  cu_launch("conv_gw_widen", dnn_widen, dim3(cu_blocks(n, 256)), 256, n, (const bf16 *)x, (float *)y);
-}
-
-/* ---- exec ---- */
 
 /* What cuDNN leaves at `raw` becomes the op's result. */
-void finish(const state *s, void *raw, const void *bias, void *out) {
-  const cu_dnn_wish *w = &s->wish;
-  const int dtype = w->bf16 ? SU_BF16 : SU_F32;
-  if (w->dir == SU_CONV_GW) {
-    if (w->bf16) widen(s, raw, out);
-  } else if (w->dir == SU_CONV_GX && s->g.reflect) {
-    cu_edge_fold(&s->g, dtype, raw, dtype, (const float *)bias, out);
-  } else if (!s->plan.fused && (bias || w->g.act)) {
-    if (s->plan.wide) epilogue(s, (const float *)raw, bias, (bf16 *)out);
-    else if (w->bf16) epilogue(s, (const bf16 *)raw, bias, (bf16 *)out);
-    else epilogue(s, (const float *)raw, bias, (float *)out);
+void finish(const state *s, char *scratch, void *raw, const float *bias, void *out) {
+  const su_conv_geo *g = &s->wish.g;
+  const int64_t cig = g->ci / g->groups;
+  if (s->wish.dir == SU_CONV_GW) {
+    if (s->wish.bf16)
+      cu_epilogue("conv_gw_widen", g->co * g->kh * g->kw, cig, (const bf16 *)raw, cig, nullptr, SU_CONV_PLAIN, 0, (float *)out);
+  } else if (mirrors(s, true)) {
+    float *padded = (float *)(s->more_channels ? scratch + s->narrow_at : raw);
+    if (s->more_channels) epilogue(s, (const float *)raw, nullptr, padded);
+    cu_edge_fold(&s->g, SU_F32, padded, s->wish.bf16 ? SU_BF16 : SU_F32, bias, out);
+  } else if (s->plan.wide) {
+    epilogue(s, (const float *)raw, bias, (bf16 *)out);
+  } else if (!s->plan.fused && (bias || g->act)) {
+    epilogue(s, (const float *)raw, bias, (float *)out);
   }
 }
 
 void exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
   state *s = (state *)p->state;
   char *scratch = (char *)(((uintptr_t)ws + ALIGN - 1) / ALIGN * ALIGN);
-  const void *at[4] = {in[0], in[1], nullptr, nullptr};
-  const void *bias = s->wish.dir == SU_CONV_GW ? nullptr : in[2];
+  const void *at[4], *bias = s->wish.dir == SU_CONV_GW ? nullptr : in[2];
+  void *raw = s->narrow_at > s->raw_at ? scratch + s->raw_at : out[0];
   int n = 2;
-  if (s->g.reflect && s->wish.dir != SU_CONV_GX) {
-    cu_edge_pad(&s->g, s->wish.bf16 ? SU_BF16 : SU_F32, in[0], scratch);
-    at[0] = scratch;
-  }
+  prepare(s, in, scratch, at);
   if (s->plan.fused && s->wish.bias) at[n++] = bias;
-  void *raw = s->dnn_at > s->raw_at ? scratch + s->raw_at : out[0];
   at[n] = raw;
   if (!cu_dnn_run(&s->plan.choice, &s->pack, at, scratch + s->dnn_at, cu_stream()))
     rt_keep(false, "%s: cuDNN does not run its plan: %s", p->call.op->name, cu_dnn_refusal());
-  finish(s, raw, bias, out[0]);
+  finish(s, scratch, raw, (const float *)bias, out[0]);
 }
 
 /* ---- plan ---- */
 
-/* Bytes of what cuDNN makes when it is not the op's result itself. */
-size_t raw_bytes(const state *s) {
+size_t w_size(const su_conv_geo *g) { return (size_t)(g->co * g->kh * g->kw * (g->ci / g->groups)); }
+
+/* The scratch's parts. */
+void lay_out(state *s) {
   const cu_dnn_wish *w = &s->wish;
   const su_conv_geo *g = &w->g;
-  if (w->dir == SU_CONV_GW) return w->bf16 ? (size_t)(g->co * g->kh * g->kw * (g->ci / g->groups)) * 2 : 0;
-  const size_t pixels = (size_t)(w->dir == SU_CONV_Y ? g->n * g->oh * g->ow * g->co : g->n * g->h * g->w * g->ci);
-  if (w->dir == SU_CONV_GX && s->g.reflect) return pixels * (w->bf16 ? 2 : 4);
-  return s->plan.wide ? pixels * 4 : 0;
+  const size_t pixels = (size_t)(w->dir == SU_CONV_Y ? g->n * g->oh * g->ow : g->n * g->h * g->w);
+  size_t ahead = 0, raw = 0, narrow = 0;
+  s->more_channels = s->plan.wide && w->dir == SU_CONV_GX && s->plan.channels != g->ci;
+  if (mirrors(s, false)) ahead = cu_edge_size(&s->g) * (w->bf16 ? 2 : 4);
+  if (s->more_channels) ahead = w_size(g) / (size_t)g->ci * (size_t)s->plan.channels * 2;
+  if (s->plan.wide) raw = pixels * (size_t)s->plan.channels * 4;
+  else if (w->dir == SU_CONV_GW && w->bf16) raw = w_size(g) * 2;
+  else if (mirrors(s, true)) raw = pixels * (size_t)g->ci * 4;
+  if (mirrors(s, true) && s->more_channels) narrow = pixels * (size_t)g->ci * 4;
+  s->raw_at = rounded(ahead);
+  s->narrow_at = s->raw_at + rounded(raw);
+  s->dnn_at = s->narrow_at + rounded(narrow);
 }
 
 /* cuDNN is opened for the first convolution. When it can't be, nobody asks again. */
@@ -114,12 +141,11 @@ bool fill(state *s, su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
   s->wish.dir = dir;
   s->wish.bf16 = dtype == SU_BF16;
   s->wish.tf32 = p->call.dev->tf32;
-  s->wish.bias = dir != SU_CONV_GW && p->call.in[2].ndim >= 0 && !(s->g.reflect && dir == SU_CONV_GX);
+  s->wish.wide = mirrors(s, true);
+  s->wish.bias = dir != SU_CONV_GW && p->call.in[2].ndim >= 0 && !s->wish.wide;
   if (!cu_dnn_plan_conv(&s->wish, &s->plan)) return false;
   s->pack.n = cu_dnn_ids(&s->wish, &s->plan, s->pack.id);
-  const size_t padded = s->g.reflect && dir != SU_CONV_GX ? cu_edge_size(g) * (s->wish.bf16 ? 2 : 4) : 0;
-  s->raw_at = rounded(padded);
-  s->dnn_at = s->raw_at + rounded(raw_bytes(s));
+  lay_out(s);
   p->workspace = s->dnn_at + (size_t)s->plan.choice.workspace;
   if (p->workspace) p->workspace += ALIGN;                               /* the scratch begins at a multiple */
   return true;

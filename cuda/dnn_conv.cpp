@@ -2,7 +2,7 @@
 #ifdef SUMI_HAVE_CUDNN
 #include "dnn_conv.h"
 
-#include "dnn.h"
+#include "dnn_graph.h"
 
 /* Ids of the tensors: the two operands and the result in the order of the op's call, then the bias; then what stays inside. */
 enum { ID_A, ID_B, ID_BIAS, ID_OUT, ID_SUM, ID_BIASED };
@@ -68,10 +68,12 @@ static const direction directions[] = {
    CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
 };
 
+static cudnnDataType_t type_of(const cu_dnn_wish *wish) { return wish->bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT; }
+
 static cu_desc convolve(const cu_dnn_wish *wish, const cu_desc &out) {
   const direction *d = &directions[wish->dir];
   const su_conv_geo *g = &wish->g;
-  cudnnDataType_t type = wish->bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+  cudnnDataType_t type = type_of(wish);
   float one = 1, zero = 0;
   cu_desc a = wish->dir == SU_CONV_GX ? y_of(g, ID_A, type, false) : x_of(g, ID_A, type, false);
   cu_desc b = wish->dir == SU_CONV_GW ? y_of(g, ID_B, type, false) : w_of(g, ID_B, type);
@@ -108,15 +110,14 @@ static cu_dnn_rule rule_of(const cu_dnn_wish *wish, int tries) {
   return {!wish->bf16 && !wish->tf32, CU_DNN_WORKSPACE, tries};
 }
 
-/* The convolution alone, its result of type `out`. */
-static bool plain(const cu_dnn_wish *wish, cudnnDataType_t out, cu_dnn_choice *c) {
-  return cu_dnn_choose({convolve(wish, result(wish, ID_OUT, out, false))}, rule_of(wish, 64), c);
+static bool plain(const cu_dnn_wish *wish, cu_dnn_choice *c) {
+  return cu_dnn_choose({convolve(wish, result(wish, ID_OUT, type_of(wish), false))}, rule_of(wish, 64), c);
 }
 
 /* Convolution, bias, activation in one. What stays inside is f32. cuDNN compiles such plans, which takes long: few tries. */
-static bool fused(const cu_dnn_wish *wish, cudnnDataType_t out, cu_dnn_choice *c) {
+static bool fused(const cu_dnn_wish *wish, cu_dnn_choice *c) {
   std::vector<cu_desc> ops;
-  cu_desc sum = result(wish, ID_SUM, CUDNN_DATA_FLOAT, true), y = result(wish, ID_OUT, out, false);
+  cu_desc sum = result(wish, ID_SUM, CUDNN_DATA_FLOAT, true), y = result(wish, ID_OUT, type_of(wish), false);
   ops.push_back(convolve(wish, sum));
   if (wish->bias) {
     int64_t channels = wish->dir == SU_CONV_Y ? wish->g.co : wish->g.ci;
@@ -132,12 +133,29 @@ static bool fused(const cu_dnn_wish *wish, cudnnDataType_t out, cu_dnn_choice *c
   return cu_dnn_choose(ops, rule_of(wish, 4), c);
 }
 
+/* An f32 result of bf16 operands: engines that are compiled make it, behind a copy within the graph. Those want rows of 16 bytes,
+ * which few channels do not have: then with more channels, that the caller fills with zeros in w. */
+static bool wide(const cu_dnn_wish *wish, cu_dnn_conv_plan *out) {
+  cu_dnn_wish w = *wish;
+  const bool gx = w.dir == SU_CONV_GX;
+  const int64_t channels = (w.g.ci + 7) / 8 * 8;
+  out->wide = true;
+  for (int turn = 0; turn < (gx && w.g.groups == 1 && channels > wish->g.ci ? 2 : 1); turn++) {
+    if (turn == 1) w.g.ci = channels;
+    cu_desc sum = result(&w, ID_SUM, CUDNN_DATA_FLOAT, true), y = result(&w, ID_OUT, CUDNN_DATA_FLOAT, false);
+    out->channels = gx ? w.g.ci : w.g.co;
+    if (cu_dnn_choose({convolve(&w, sum), pointwise(CUDNN_POINTWISE_IDENTITY, 0, sum, {}, y)}, rule_of(&w, 4), &out->choice))
+      return true;
+  }
+  return false;
+}
+
 bool cu_dnn_plan_conv(const cu_dnn_wish *wish, cu_dnn_conv_plan *out) {
-  cudnnDataType_t type = wish->bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
-  bool more = wish->bias || wish->g.act;
-  out->fused = more && fused(wish, type, &out->choice);
-  out->wide = !out->fused && more && wish->bf16 && plain(wish, CUDNN_DATA_FLOAT, &out->choice);
-  return out->fused || out->wide || plain(wish, type, &out->choice);
+  const bool more = wish->bias || wish->g.act;
+  out->wide = false;
+  out->fused = more && fused(wish, &out->choice);
+  if (out->fused) return true;
+  return wish->bf16 && (more || wish->wide) ? wide(wish, out) : plain(wish, &out->choice);
 }
 
 int cu_dnn_ids(const cu_dnn_wish *wish, const cu_dnn_conv_plan *plan, int64_t *id) {

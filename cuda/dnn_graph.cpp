@@ -79,7 +79,6 @@ bool cu_dnn_open_handle() {
   return su_fail("cuDNN does not start: %s", refusal);
 }
 
-bool cu_dnn_has_handle() { return handle && !described; }
 bool cu_dnn_ready() { return handle || described; }
 
 /* ---- descriptors ---- */

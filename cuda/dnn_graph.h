@@ -8,24 +8,18 @@
 
 #include <cudnn.h>
 
-#include <memory>
 #include <vector>
 
-/* A backend descriptor; empty when it could not be made. */
-typedef std::shared_ptr<void> cu_desc;
+#include "dnn_plan.h"
 
 /* Loads cuDNN; false: `why` says what is missing. The answer is remembered. */
 bool cu_dnn_load(char *why, size_t n);
-bool cu_dnn_open_handle();              /* for the current device; su_fail */
-bool cu_dnn_ready();                    /* there is a handle or a description */
-bool cu_dnn_has_handle();
 
 cu_desc cu_dnn_make(cudnnBackendDescriptorType_t type);
 bool cu_dnn_set(const cu_desc &d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void *v);
 bool cu_dnn_set_desc(const cu_desc &d, cudnnBackendAttributeName_t name, const cu_desc &v);
 /* Ends the making of a descriptor: d, or empty when cuDNN refuses it. */
 cu_desc cu_dnn_done(const cu_desc &d);
-const char *cu_dnn_refusal();           /* cuDNN's reason for what failed last */
 
 /* What we demand of an engine. */
 struct cu_dnn_rule {
@@ -34,24 +28,7 @@ struct cu_dnn_rule {
   int tries;                            /* configurations that may fail before we give up */
 };
 
-struct cu_dnn_choice {
-  cu_desc plan;
-  int64_t workspace = 0, engine = 0;
-  uint32_t notes = 0;                   /* bit CUDNN_NUMERICAL_NOTE_... */
-  bool compiled = false;                /* by cuDNN, when the plan was made */
-};
-
 /* The first deterministic engine in the order of cuDNN's heuristics that obeys; nothing is timed. */
 bool cu_dnn_choose(const std::vector<cu_desc> &operations, const cu_dnn_rule &rule, cu_dnn_choice *out);
-
-/* Run on a stream (of the handle's device): pointers to the tensors of these ids. False: cu_dnn_refusal(). */
-struct cu_dnn_pack {
-  int n = 0;
-  int64_t id[4] = {0};
-  void *at[4] = {nullptr};
-  void *workspace = nullptr;
-  cu_desc desc;                         /* made by cu_dnn_run, kept while the pointers stay the same */
-};
-bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at, void *workspace, void *stream);
 
 #endif

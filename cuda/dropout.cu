@@ -15,10 +15,13 @@ template <class T> CU_KERNEL(CU_THREADS) dropout_kernel(int64_t n, bool wide, cu
   const cu_draw draw(w, 2);
   const uint32_t limit = w.u(0);
   const float scale = w.f(1);
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN, end = cu_span_end(base, n);
-  for (int64_t i = base + threadIdx.x * 4; i < end; i += CU_THREADS * 4) {
-    const su_philox q = draw.block(i / 4);
-    if (wide && i + 4 <= end) {
+  const int64_t base = cu_base();
+  const int count = cu_left(base, n);
+  x += base;
+  y += base;
+  for (int i = (int)threadIdx.x * 4; i < count; i += CU_THREADS * 4) {
+    const su_philox q = draw.block((base + i) / 4);
+    if (wide && i + 4 <= count) {
       float t[4];
       cu_get<4>(x + i, t);
       CU_UNROLL
@@ -28,7 +31,7 @@ template <class T> CU_KERNEL(CU_THREADS) dropout_kernel(int64_t n, bool wide, cu
     }
     CU_UNROLL
     for (int k = 0; k < 4; k++)
-      if (i + k < end) cu_store(y + i + k, q.v[k] >> 8 >= limit ? cu_float(x[i + k]) * scale : 0);
+      if (i + k < count) cu_store(y + i + k, q.v[k] >> 8 >= limit ? cu_float(x[i + k]) * scale : 0);
   }
 }
 

@@ -8,14 +8,21 @@
 
 enum { CU_THREADS = 256, CU_WARPS = CU_THREADS / 32 };
 
-/* The elements of the block's span [base, end): body.at<V>(i) for V of them from i on, body.at<1>(i) for what is left over. */
-template <int V, class B> CU_DEVICE void cu_cover(int64_t base, int64_t end, bool wide, B &body) {
-  const int64_t last = wide ? end - (end - base) % V : base;
-  for (int64_t i = base + (int64_t)threadIdx.x * V; i < last; i += CU_THREADS * V) body.template at<V>(i);
-  for (int64_t i = last + threadIdx.x; i < end; i += CU_THREADS) body.template at<1>(i);
-}
+/* The span of elements that this block covers. */
+CU_DEVICE int64_t cu_base() { return (int64_t)blockIdx.x * CU_SPAN; }
+CU_DEVICE int cu_left(int64_t base, int64_t n) { return n - base < CU_SPAN ? (int)(n - base) : (int)CU_SPAN; }
 
-CU_DEVICE int64_t cu_span_end(int64_t base, int64_t n) { return base + CU_SPAN < n ? base + CU_SPAN : n; }
+/* The `count` elements of the block's span: body.at<V>(i) for V of them from i on, body.at<1>(i) for what is left over. What
+ * `body` points to begins with the span. */
+template <int V, class B> CU_DEVICE void cu_cover(int count, bool wide, B &body) {
+  const int last = wide ? count - count % V : 0;
+  CU_UNROLL
+  for (int k = 0; k < CU_SPAN / (CU_THREADS * V); k++) {
+    const int i = (k * CU_THREADS + (int)threadIdx.x) * V;
+    if (i < last) body.template at<V>(i);
+  }
+  for (int i = last + (int)threadIdx.x; i < count; i += CU_THREADS) body.template at<1>(i);
+}
 
 static inline unsigned cu_spans(int64_t n) { return cu_blocks(n, CU_SPAN); }
 

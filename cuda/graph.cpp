@@ -53,13 +53,10 @@ static void graph_free(su_device *d, void *graph) {
   if (g->rt) rt_graph_free(g->rt);
   su_arena_put(d->arena, g->block);
   delete g;
-  if (--cu_the.graphs > 0) return;
-  for (su_block *b : cu_the.retired) su_arena_put(d->arena, b);
-  cu_the.retired.clear();
 }
 
 static bool graph_begin(su_device *d) {
-  if (rt_failed()) return cu_report();
+  if (rt_failed()) return su_fail("%s: a launch before the step has failed", d->name);   /* whoever reads next hears of it */
   const size_t words = (size_t)CU_SLOTS * CU_WORDS * sizeof(uint32_t), table = CU_MERGE_ITEMS * sizeof(cu_item);
   su_block *b = su_arena_get(d->arena, words + table + 4 * (size_t)CU_MERGE_BLOCKS);
   if (!b) return false;
@@ -69,7 +66,6 @@ static bool graph_begin(su_device *d) {
   g->at = (uint32_t *)at;
   g->table = (cu_item *)(at + words);
   g->scratch = at + words + table;
-  cu_the.graphs++;
   cu_the.entry = -1;
   if (!rt_capture_begin()) {
     graph_free(d, g);

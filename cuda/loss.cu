@@ -26,7 +26,7 @@ struct hinge_of {
 template <class F, class T> struct summed {
   const T *x, *t;
   float target, sum;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float u[V], v[V];
     cu_get<V>(x + i, u);
     if (t) cu_get<V>(t + i, v);
@@ -36,9 +36,9 @@ template <class F, class T> struct summed {
 };
 
 template <class F, class T> CU_KERNEL(CU_THREADS) loss_kernel(int64_t n, bool wide, cu_words w, const T *x, const T *t, float *part) {
-  summed<F, T> m = {x, t, w.f(0), 0};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  summed<F, T> m = {x + base, t ? t + base : nullptr, w.f(0), 0};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
   const float sum = cu_block_sum(m.sum);
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
@@ -70,7 +70,7 @@ template <class F, class T> struct slopes {
   const T *x, *t;
   T *gx;
   float target, scale;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float u[V], v[V];
     cu_get<V>(x + i, u);
     if (t) cu_get<V>(t + i, v);
@@ -82,9 +82,9 @@ template <class F, class T> struct slopes {
 
 template <class F, class T> CU_KERNEL(CU_THREADS) slope_kernel(int64_t n, bool wide, cu_words w, const float *gy, const T *x,
                                                               const T *t, T *gx) {
-  slopes<F, T> m = {x, t, gx, w.f(0), *gy / (float)n};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  slopes<F, T> m = {x + base, t ? t + base : nullptr, gx + base, w.f(0), *gy / (float)n};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
 template <class F, class T> void slope_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {

@@ -9,6 +9,10 @@
 #include "edge.h"
 #include "vec.h"
 
+extern "C" {
+#include "../runtime/cpu/norm.h"
+}
+
 #include <limits.h>
 
 namespace {
@@ -105,19 +109,20 @@ template <int V> CU_DEVICE void combine(const layout &l, const place<V> &p, cons
   CU_SHARED(float, s, LANES * place<V>::WIDE);
   const int t = (int)threadIdx.x, channel = p.channel0 + t % p.WIDE;
   const bool on = t < LANES * p.WIDE && channel < l.c;
-  const float *pm = part + (int64_t)p.group * l.chunks * l.c + channel, *ps = pm + (int64_t)l.groups * l.chunks * l.c;
+  const int64_t size = (int64_t)l.groups * l.chunks * l.c;    /* from a mean to its squares */
+  const float *at = part + (int64_t)p.group * l.chunks * l.c + channel;
+  const float m0 = on ? *at : 0;
   float m = 0, q = 0;
+  at += (int64_t)(t / p.WIDE) * l.c;
   if (on)
-    for (int k = t / p.WIDE; k < l.chunks; k += LANES)
-      m += (float)min(l.chunk, l.rows - k * l.chunk) * (pm[(int64_t)k * l.c] - pm[0]);
-  m = add_lanes(m, s, p.WIDE) / (float)l.rows;
-  if (on) {
-    m += pm[0];
-    for (int k = t / p.WIDE; k < l.chunks; k += LANES) {
-      const float d = pm[(int64_t)k * l.c] - m;
-      q += ps[(int64_t)k * l.c] + (float)min(l.chunk, l.rows - k * l.chunk) * d * d;
+    for (int left = l.rows - t / p.WIDE * l.chunk, k = 0; left > 0; left -= LANES * l.chunk, k += LANES * l.c)
+      m += (float)min(l.chunk, left) * (at[k] - m0);
+  m = m0 + add_lanes(m, s, p.WIDE) / (float)l.rows;
+  if (on)
+    for (int left = l.rows - t / p.WIDE * l.chunk, k = 0; left > 0; left -= LANES * l.chunk, k += LANES * l.c) {
+      const float d = at[k] - m;
+      q += at[size + k] + (float)min(l.chunk, left) * d * d;
     }
-  }
   q = add_lanes(q, s, p.WIDE);
   *mean = m, *rstd = 1.0f / sqrtf(q / (float)l.rows + eps);
 }
@@ -184,29 +189,16 @@ CU_KERNEL(THREADS) norm_apply(layout l, const T *x, params q, const T *residual,
 
 struct saved { const float *mean, *rstd; };
 
-/* What a thread keeps of its channels. */
-template <int V> struct channels {
-  float mean[V], scale[V], bias[V], slope;
-
-  CU_DEVICE channels(const layout &l, const place<V> &p, saved s, params q, float slope_) : bias(), slope(slope_of(q.act, slope_)) {
-    const int64_t at = (int64_t)p.group * l.c + p.channel;
-    CU_UNROLL
-    for (int k = 0; k < V; k++) {
-      mean[k] = s.mean[at + k];
-      scale[k] = q.gain ? s.rstd[at + k] * q.gain[p.channel + k] : s.rstd[at + k];
-      if (q.bias) bias[k] = q.bias[p.channel + k];
-    }
+/* x becomes x - mean, gy the gradient behind the activation; u as norm_apply computes it. */
+template <int V>
+CU_DEVICE void behind(float (&x)[V], float (&gy)[V], const float *mean, const float *scale, const float *bias, float slope) {
+  CU_UNROLL
+  for (int k = 0; k < V; k++) {
+    x[k] -= mean[k];
+    const float u = x[k] * scale[k] + bias[k];
+    gy[k] = u > 0 ? gy[k] : slope * gy[k];
   }
-  /* x becomes x - mean, gy the gradient behind the activation; u as norm_apply computes it. */
-  CU_DEVICE void behind(float (&x)[V], float (&gy)[V]) const {
-    CU_UNROLL
-    for (int k = 0; k < V; k++) {
-      x[k] -= mean[k];
-      const float u = x[k] * scale[k] + bias[k];
-      gy[k] = u > 0 ? gy[k] : slope * gy[k];
-    }
-  }
-};
+}
 
 /* gy of pixel `row`: where it is padded, the sum of all that show it. */
 template <int V, bool PADDED, class T> CU_DEVICE void get_gy(const layout &l, const T *gy, int row, int channel, float (&g)[V]) {
@@ -231,12 +223,20 @@ CU_KERNEL(THREADS) norm_gx_sums(layout l, const T *gy, const T *x, saved s, para
   const place<V> p(l);
   float s1[V] = {}, s2[V] = {}, a = 0, b = 0;
   if (p.here) {
-    const channels<V> c(l, p, s, q, w.f(0));
+    const float slope = slope_of(q.act, w.f(0));
+    float mean[V], scale[V], bias[V];
+    CU_UNROLL
+    for (int k = 0; k < V; k++) {
+      const int channel = p.channel + k;
+      mean[k] = s.mean[(int64_t)p.group * l.c + channel];
+      scale[k] = s.rstd[(int64_t)p.group * l.c + channel] * (q.gain ? q.gain[channel] : 1);
+      bias[k] = q.bias ? q.bias[channel] : 0;
+    }
     for (int r = p.row; r < p.n; r += DOWN) {
       float d[V], g[V];
       cu_get<V>(x + (int64_t)(p.first + r) * l.c + p.channel, d);
       get_gy<V, PADDED>(l, gy, p.first + r, p.channel, g);
-      c.behind(d, g);
+      behind<V>(d, g, mean, scale, bias, slope);
       CU_UNROLL
       for (int k = 0; k < V; k++) s1[k] += g[k], s2[k] += g[k] * d[k];
     }
@@ -255,36 +255,37 @@ template <int V, bool PADDED, class T>
 CU_KERNEL(THREADS) norm_gx_apply(layout l, const T *gy, const T *x, saved s, params q, const float *part, gradients out, T *gx, cu_words w) {
   const place<V> p(l);
   CU_SHARED(float, lanes, LANES * place<V>::WIDE);
-  CU_SHARED(float, k1, place<V>::WIDE);
-  CU_SHARED(float, k2, place<V>::WIDE);
-  const int t = (int)threadIdx.x, own = p.channel0 + t % p.WIDE;
-  const bool on = t < LANES * p.WIDE && own < l.c;
-  const float *p1 = part + (int64_t)p.group * l.chunks * l.c + own, *p2 = p1 + (int64_t)l.groups * l.chunks * l.c;
+  CU_SHARED(float, own, 5 * place<V>::WIDE);                  /* of the block's channels: mean, scale, bias, k1, k2 */
+  const int t = (int)threadIdx.x, channel = p.channel0 + t % p.WIDE;
+  const bool on = t < LANES * p.WIDE && channel < l.c;
+  const float *p1 = part + (int64_t)p.group * l.chunks * l.c + channel, *p2 = p1 + (int64_t)l.groups * l.chunks * l.c;
   float s1 = 0, s2 = 0;
   if (on)
     for (int k = t / p.WIDE; k < l.chunks; k += LANES) s1 += p1[(int64_t)k * l.c], s2 += p2[(int64_t)k * l.c];
   s1 = add_lanes(s1, lanes, p.WIDE);
   s2 = add_lanes(s2, lanes, p.WIDE);
   if (on && t < p.WIDE) {
-    const int64_t at = (int64_t)p.group * l.c + own;
+    const int64_t at = (int64_t)p.group * l.c + channel;
     const float rstd = s.rstd[at];
-    k1[t] = s1 / (float)l.rows, k2[t] = s2 * rstd / (float)l.rows * rstd;
+    own[t] = s.mean[at];
+    own[p.WIDE + t] = rstd * (q.gain ? q.gain[channel] : 1);
+    own[2 * p.WIDE + t] = q.bias ? q.bias[channel] : 0;
+    own[3 * p.WIDE + t] = s1 / (float)l.rows;
+    own[4 * p.WIDE + t] = s2 * rstd / (float)l.rows * rstd;
     if (p.chunk == 0) out.gbias[at] = s1, out.ggain[at] = s2 * rstd;
   }
   cu_sync();
   if (!p.here) return;
-  const channels<V> c(l, p, s, q, w.f(0));
+  const float *mean = own + p.channel - p.channel0, *scale = mean + p.WIDE, *bias = scale + p.WIDE, *k1 = bias + p.WIDE;
+  const float slope = slope_of(q.act, w.f(0));
   for (int r = p.row; r < p.n; r += DOWN) {
     const int64_t at = (int64_t)(p.first + r) * l.c + p.channel;
     float d[V], g[V];
     cu_get<V>(x + at, d);
     get_gy<V, PADDED>(l, gy, p.first + r, p.channel, g);
-    c.behind(d, g);
+    behind<V>(d, g, mean, scale, bias, slope);
     CU_UNROLL
-    for (int k = 0; k < V; k++) {
-      const int i = p.channel - p.channel0 + k;
-      g[k] = c.scale[k] * (g[k] - k1[i] - d[k] * k2[i]);
-    }
+    for (int k = 0; k < V; k++) g[k] = scale[k] * (g[k] - k1[k] - d[k] * k1[p.WIDE + k]);
     cu_put<V>(gx + at, g);
   }
 }
@@ -300,13 +301,13 @@ CU_KERNEL(THREADS) norm_add_groups(int groups, int c, gradients of, float *ggain
 /* ---- host ---- */
 
 /* About 512 blocks of 64 channels, each of at least 64 rows; from the shape alone. */
-layout layout_of(const su_spec *x, int64_t over, int64_t pad) {
-  const int64_t c = x->shape[x->ndim - 1], groups = over ? x->shape[0] : 1, rows = su_spec_size(x) / (groups * c);
+layout layout_of(const su_spec *x, const su_call *call) {
+  const int64_t c = x->shape[x->ndim - 1], groups = call->i[SU_NORM_OVER] ? x->shape[0] : 1, rows = su_spec_size(x) / (groups * c);
   const int64_t most = rows < 64 * 256 ? (rows + 63) / 64 : 256;
   int64_t chunks = 512 / (groups * ((c + 63) / 64));
   chunks = chunks > most ? most : chunks < 1 ? 1 : chunks;
   const int64_t chunk = (rows + chunks - 1) / chunks;
-  layout l = {(int)groups, (int)rows, (int)c, (int)chunk, (int)((rows + chunk - 1) / chunk), 0, 0, (int)pad};
+  layout l = {(int)groups, (int)rows, (int)c, (int)chunk, (int)((rows + chunk - 1) / chunk), 0, 0, (int)call->i[SU_NORM_PAD]};
   if (x->ndim == 4) l.h = (int)x->shape[1], l.w = (int)x->shape[2];
   return l;
 }
@@ -356,12 +357,10 @@ bool aligned(const void *a, const void *b, const void *c, const void *d) {
   return (((uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d) & 15) == 0;
 }
 
-enum { OVER, ACT, PAD };               /* ints of both ops */
-
 void exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   const su_call *c = &p->call;
-  const layout l = layout_of(&c->in[0], c->i[OVER], 0);
-  const params q = {(const float *)in[1], (const float *)in[2], (int)c->i[ACT]};
+  const layout l = layout_of(&c->in[0], c);
+  const params q = {(const float *)in[1], (const float *)in[2], (int)c->i[SU_NORM_ACT]};
   const cu_words w = cu_reals(p, r);
   const bool bf = c->in[0].dtype == SU_BF16, wide = l.c % (bf ? 8 : 4) == 0 && aligned(in[0], in[2], in[3], out[0]);
   if (bf) variants<bf16>::norm(l, wide, in, out, q, (float *)ws, w);
@@ -370,8 +369,8 @@ void exec(const su_plan *p, void *const *in, void *const *out, const double *r, 
 
 void exec_gx(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   const su_call *c = &p->call;
-  const layout l = layout_of(&c->in[1], c->i[OVER], 0);
-  const params q = {(const float *)in[4], (const float *)in[5], (int)c->i[ACT]};
+  const layout l = layout_of(&c->in[1], c);
+  const params q = {(const float *)in[4], (const float *)in[5], (int)c->i[SU_NORM_ACT]};
   const cu_words w = cu_reals(p, r);
   const bool bf = c->in[1].dtype == SU_BF16, wide = l.c % (bf ? 8 : 4) == 0 && aligned(in[0], in[1], out[0], nullptr);
   if (bf) variants<bf16>::norm_gx(l, wide, in, out, q, (float *)ws, w);
@@ -379,24 +378,24 @@ void exec_gx(const su_plan *p, void *const *in, void *const *out, const double *
 }
 
 /* Limits of a launch: chunks are blocks in x, channels in y. */
-bool fits(const su_plan *p, const su_spec *x) {
+bool fits(const su_plan *p, const su_spec *x, const su_spec *y) {
   const int64_t c = x->shape[x->ndim - 1];
-  if (su_spec_size(x) / c <= INT_MAX / 2 && c <= ACROSS * 65535) return true;
-  return su_fail("%s: %s is more than this device counts: 2^30 pixels, %d channels", p->call.op->name, su_shape_text(x), ACROSS * 65535);
+  if (su_spec_size(y) / c <= INT_MAX / 2 && c <= ACROSS * 65535) return true;
+  return su_fail("%s: %s is more than this device counts: 2^30 pixels, %d channels", p->call.op->name, su_shape_text(y), ACROSS * 65535);
 }
 
 bool plan(su_plan *p) {
   const su_spec *x = &p->call.in[0];
-  if (!fits(p, x)) return false;
+  if (!fits(p, x, &p->call.out[0])) return false;
   p->exec = exec;
-  p->workspace = 2 * part_size(layout_of(x, p->call.i[OVER], 0)) * sizeof(float);
+  p->workspace = 2 * part_size(layout_of(x, &p->call)) * sizeof(float);
   return true;
 }
 
 bool plan_gx(su_plan *p) {
   const su_spec *x = &p->call.in[1];
-  if (!fits(p, x)) return false;
-  const layout l = layout_of(x, p->call.i[OVER], 0);
+  if (!fits(p, x, &p->call.in[0])) return false;
+  const layout l = layout_of(x, &p->call);
   p->exec = exec_gx;
   p->workspace = 2 * (part_size(l) + (size_t)l.groups * (size_t)l.c) * sizeof(float);
   return true;

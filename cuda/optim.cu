@@ -47,12 +47,12 @@ struct adam_rule {
   float b1, c1, b2, c2, l2, shrink, rate, root, eps;
   bool bad;
 
-  CU_DEVICE adam_rule(const cu_item &it, const cu_words &w, bool decoupled)
-      : p((float *)it.in[0]), m((float *)it.in[2]), v((float *)it.in[3]), g((const float *)it.in[1]), b1(w.f(0)), c1(w.f(1)),
-        b2(w.f(2)), c2(w.f(3)), l2(decoupled ? 0 : w.f(4)), shrink(decoupled ? w.f(4) : 1), rate(w.f(5)), root(w.f(6)),
+  CU_DEVICE adam_rule(const cu_item &it, int64_t base, const cu_words &w, bool decoupled)
+      : p((float *)it.in[0] + base), m((float *)it.in[2] + base), v((float *)it.in[3] + base),
+        g((const float *)it.in[1] + base), b1(w.f(0)), c1(w.f(1)), b2(w.f(2)), c2(w.f(3)), l2(decoupled ? 0 : w.f(4)), shrink(decoupled ? w.f(4) : 1), rate(w.f(5)), root(w.f(6)),
         eps(w.f(7)), bad(false) {}
 
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float a[V], b[V], x[V], d[V];
     cu_get<V>(p + i, x);
     cu_get<V>(g + i, d);
@@ -74,9 +74,9 @@ struct adam_rule {
 
 CU_KERNEL(CU_THREADS) adam_kernel(cu_batch b, bool decoupled, float *note) {
   const cu_item it = b.mine();
-  adam_rule rule(it, b.words(it), decoupled);
   const int64_t base = b.base(it);
-  cu_cover<4>(base, cu_span_end(base, it.n), cu_item_wide(it, 4), rule);
+  adam_rule rule(it, base, b.words(it), decoupled);
+  cu_cover<4>(cu_left(base, it.n), cu_item_wide(it, 4), rule);
   if (note) write_note(note, rule.bad);
 }
 
@@ -127,11 +127,11 @@ struct sgd_rule {
   float lr, momentum, keep, l2, ahead;
   bool first, bad;
 
-  CU_DEVICE sgd_rule(const cu_item &it, const cu_words &w)
-      : p((float *)it.in[0]), b((float *)it.in[2]), g((const float *)it.in[1]), lr(w.f(0)), momentum(w.f(1)), keep(w.f(2)),
-        l2(w.f(3)), ahead(w.f(4)), first(w.u(5) != 0), bad(false) {}
+  CU_DEVICE sgd_rule(const cu_item &it, int64_t base, const cu_words &w)
+      : p((float *)it.in[0] + base), b(it.in[2] ? (float *)it.in[2] + base : nullptr), g((const float *)it.in[1] + base),
+        lr(w.f(0)), momentum(w.f(1)), keep(w.f(2)), l2(w.f(3)), ahead(w.f(4)), first(w.u(5) != 0), bad(false) {}
 
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float x[V], d[V], a[V] = {};
     cu_get<V>(p + i, x);
     cu_get<V>(g + i, d);
@@ -150,9 +150,9 @@ struct sgd_rule {
 
 CU_KERNEL(CU_THREADS) sgd_kernel(cu_batch b, float *note) {
   const cu_item it = b.mine();
-  sgd_rule rule(it, b.words(it));
   const int64_t base = b.base(it);
-  cu_cover<4>(base, cu_span_end(base, it.n), cu_item_wide(it, 3), rule);
+  sgd_rule rule(it, base, b.words(it));
+  cu_cover<4>(cu_left(base, it.n), cu_item_wide(it, 3), rule);
   if (note) write_note(note, rule.bad);
 }
 
@@ -188,7 +188,7 @@ struct ema_rule {
   float *avg;
   const float *p;
   float keep, take;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float a[V], x[V];
     cu_get<V>(avg + i, a);
     cu_get<V>(p + i, x);
@@ -200,10 +200,10 @@ struct ema_rule {
 
 CU_KERNEL(CU_THREADS) ema_kernel(cu_batch b) {
   const cu_item it = b.mine();
-  const cu_words w = b.words(it);
-  ema_rule rule = {(float *)it.in[0], (const float *)it.in[1], w.f(0), w.f(1)};
   const int64_t base = b.base(it);
-  cu_cover<4>(base, cu_span_end(base, it.n), cu_item_wide(it, 2), rule);
+  const cu_words w = b.words(it);
+  ema_rule rule = {(float *)it.in[0] + base, (const float *)it.in[1] + base, w.f(0), w.f(1)};
+  cu_cover<4>(cu_left(base, it.n), cu_item_wide(it, 2), rule);
 }
 
 void ema_exec(const su_plan *p, void *const *in, void *const *, const double *r, void *) {
@@ -225,7 +225,7 @@ bool ema_plan(su_plan *p) {
 template <class T> struct finite_rule {
   const T *x;
   bool bad;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float t[V];
     cu_get<V>(x + i, t);
     CU_UNROLL
@@ -234,9 +234,9 @@ template <class T> struct finite_rule {
 };
 
 template <class T> CU_KERNEL(CU_THREADS) finite_kernel(int64_t n, bool wide, const T *x, float *note) {
-  finite_rule<T> rule = {x, false};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, rule);
+  const int64_t base = cu_base();
+  finite_rule<T> rule = {x + base, false};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, rule);
   write_note(note, rule.bad);
 }
 

@@ -106,7 +106,7 @@ bool no_gpu(cudaError_t e, char *why, size_t n) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0)
-    snprintf(why, n, "no NVIDIA driver here; install one for a GPU of compute capability 8.0 or later");
+    snprintf(why, n, "no NVIDIA driver here; install it (Debian: apt install nvidia-driver) for a GPU of compute capability 8.0 or later");
   else if (e == cudaErrorInsufficientDriver)
     snprintf(why, n, "the NVIDIA driver is for CUDA %d.%d, this plug-in wants %d.%d; install a newer driver", driver / 1000,
              driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);

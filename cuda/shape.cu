@@ -15,10 +15,11 @@ int64_t product(const int64_t *shape, int from, int to) {
 struct rows { int64_t count, length, of_x, shift, stride, n; };   /* stride: from row to row of y; n = count * length */
 
 template <class U> CU_KERNEL(CU_THREADS) rows_kernel(rows s, const U *x, U *y) {
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN, end = cu_span_end(base, s.n);
-  for (int64_t i = base + threadIdx.x; i < end; i += CU_THREADS) {
-    const int64_t row = (uint32_t)i / (uint32_t)s.length;
-    const int64_t k = i - row * s.length, from = k - s.shift;
+  const int64_t base = cu_base();
+  const int count = cu_left(base, s.n);
+  for (int j = (int)threadIdx.x; j < count; j += CU_THREADS) {
+    const uint32_t i = (uint32_t)base + (uint32_t)j;
+    const int64_t row = i / (uint32_t)s.length, k = i - row * s.length, from = k - s.shift;
     U u = {};
     if (from >= 0 && from < s.of_x) u = x[row * s.of_x + from];
     y[row * s.stride + k] = u;
@@ -74,11 +75,12 @@ void concat_exec(const su_plan *p, void *const *in, void *const *out, const doub
 /* ---- gathers: expand and permute ---- */
 
 template <class U> CU_KERNEL(CU_THREADS) gather_kernel(int64_t n, cu_walk w, const U *x, U *y) {
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN, end = cu_span_end(base, n);
-  for (int64_t i = base + threadIdx.x; i < end; i += CU_THREADS) {
+  const int64_t base = cu_base();
+  const int count = cu_left(base, n);
+  for (int i = (int)threadIdx.x; i < count; i += CU_THREADS) {
     int64_t from, unused;
-    cu_walk_at(w, (uint32_t)i, &from, &unused);
-    y[i] = x[from];
+    cu_walk_at(w, (uint32_t)base + (uint32_t)i, &from, &unused);
+    y[base + i] = x[from];
   }
 }
 

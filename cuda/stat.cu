@@ -18,15 +18,15 @@ template <class T> struct evaluated {
   const T *x;
   T *y;
   stats s;
-  int64_t c;
+  uint32_t base, c;                     /* base: the number of the span's first element */
   float eps, slope;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float t[V];
-    const int64_t first = (uint32_t)i % (uint32_t)c;
+    const uint32_t first = (base + (uint32_t)i) % c;
     cu_get<V>(x + i, t);
     CU_UNROLL
     for (int k = 0; k < V; k++) {
-      const int64_t j = first + k;
+      const uint32_t j = first + (uint32_t)k;
       const float scale = (s.gain ? s.gain[j] : 1) * rsqrtf(s.var[j] + eps);
       const float u = (t[k] - s.mean[j]) * scale + (s.bias ? s.bias[j] : 0);
       t[k] = u > 0 ? u : u * slope;
@@ -36,9 +36,9 @@ template <class T> struct evaluated {
 };
 
 template <class T> CU_KERNEL(CU_THREADS) eval_kernel(int64_t n, int64_t c, bool wide, cu_words w, stats s, const T *x, T *y) {
-  evaluated<T> m = {x, y, s, c, w.f(0), w.f(1)};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  evaluated<T> m = {x + base, y + base, s, (uint32_t)base, (uint32_t)c, w.f(0), w.f(1)};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
 template <class T> void eval_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
@@ -68,17 +68,19 @@ void update_digest(const su_plan *, const double *r, uint32_t *w) {
 }
 
 /* A thread takes a channel of mean and rstd [n,c]; in float64, because rstd's square is most of what it subtracts. */
-CU_KERNEL(CU_THREADS) update_kernel(int64_t n, int64_t c, cu_words w, float *run_mean, float *run_var, const float *mean,
+CU_KERNEL(CU_THREADS) update_kernel(int n, int c, double share, cu_words w, float *run_mean, float *run_var, const float *mean,
                                     const float *rstd) {
-  const int64_t j = (int64_t)blockIdx.x * CU_THREADS + threadIdx.x;
+  const int j = (int)(blockIdx.x * CU_THREADS + threadIdx.x);
   if (j >= c) return;
   double m = 0, v = 0;
-  for (int64_t k = j; k < n * c; k += c) {
-    m += (double)mean[k];
-    v += 1 / ((double)rstd[k] * (double)rstd[k]) - (double)w.f(2);
+  for (int k = 0; k < n; k++) {
+    const double r = (double)rstd[(int64_t)k * c + j];
+    m += (double)mean[(int64_t)k * c + j];
+    v += 1 / (r * r);
   }
-  m /= (double)n;
-  v = v < 0 ? 0 : v / (double)n;        /* below 0 only by rstd's rounding */
+  m *= share;
+  v = v * share - (double)w.f(2);
+  if (v < 0) v = 0;                     /* only by rstd's rounding */
   run_mean[j] = (float)((double)w.f(0) * (double)run_mean[j] + (double)w.f(1) * m);
   run_var[j] = (float)((double)w.f(0) * (double)run_var[j] + (double)w.f(3) * v);
 }
@@ -87,8 +89,8 @@ void update_exec(const su_plan *p, void *const *in, void *const *, const double 
   const int64_t c = p->call.in[0].shape[0], n = c ? su_spec_size(&p->call.in[2]) / c : 0;
   const cu_words w = cu_reals(p, r);
   if (n == 0) return;
-  cu_launch("stat_update", update_kernel, cu_blocks(c, CU_THREADS), CU_THREADS, n, c, w, (float *)in[0], (float *)in[1],
-            (const float *)in[2], (const float *)in[3]);
+  cu_launch("stat_update", update_kernel, cu_blocks(c, CU_THREADS), CU_THREADS, n, c, 1 / (double)n, w, (float *)in[0],
+            (float *)in[1], (const float *)in[2], (const float *)in[3]);
 }
 
 bool update_plan(su_plan *p) {

@@ -15,7 +15,7 @@
 #ifndef SUMI_CUDA_TILE_H
 #define SUMI_CUDA_TILE_H
 
-#include "cu.h"
+#include "epilogue.h"
 #include "vec.h"
 
 constexpr int TILE = 64, TILE_K = 16, TILE_THREADS = 128, TILE_PITCH = TILE + 4;
@@ -55,6 +55,8 @@ struct tile_out {
   int m, n;
   int rw, rh, w, sw, sh;                /* rw 0: row m is row m of y; else see row() */
   int64_t first, image;
+  int act;                              /* enum su_conv_act, behind the bias */
+  float slope;
 
   CU_DEVICE int64_t row(int k) const {  /* k counts [image, rh, rw]; in y they are sh and sw pixels apart */
     if (rw == 0) return k;
@@ -63,6 +65,7 @@ struct tile_out {
   }
   CU_DEVICE void put(int64_t at, int column, float v) const {
     if (bias) v += bias[column];
+    v = cu_conv_act(act, slope, v);
     if (h) cu_store(h + at, v);
     else f[at] = v;
   }

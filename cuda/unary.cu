@@ -7,7 +7,7 @@ template <class F, class T> struct map1 {
   F f;
   const T *x;
   T *y;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float t[V];
     cu_get<V>(x + i, t);
     CU_UNROLL
@@ -17,9 +17,9 @@ template <class F, class T> struct map1 {
 };
 
 template <class F, class T> CU_KERNEL(CU_THREADS) map1_kernel(int64_t n, bool wide, cu_words w, const T *x, T *y) {
-  map1<F, T> m = {{w.f(0), w.f(1)}, x, y};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  map1<F, T> m = {{w.f(0), w.f(1)}, x + base, y + base};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
 template <class F, class T> void map1_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
@@ -38,7 +38,7 @@ template <class F, class T> struct map2 {
   F f;
   const T *g, *y;
   T *gx;
-  template <int V> CU_DEVICE void at(int64_t i) {
+  template <int V> CU_DEVICE void at(int i) {
     float s[V], t[V];
     cu_get<V>(g + i, s);
     cu_get<V>(y + i, t);
@@ -49,9 +49,9 @@ template <class F, class T> struct map2 {
 };
 
 template <class F, class T> CU_KERNEL(CU_THREADS) map2_kernel(int64_t n, bool wide, cu_words w, const T *g, const T *y, T *gx) {
-  map2<F, T> m = {{w.f(0), w.f(1)}, g, y, gx};
-  const int64_t base = (int64_t)blockIdx.x * CU_SPAN;
-  cu_cover<16 / sizeof(T)>(base, cu_span_end(base, n), wide, m);
+  const int64_t base = cu_base();
+  map2<F, T> m = {{w.f(0), w.f(1)}, g + base, y + base, gx + base};
+  cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
 template <class F, class T> void map2_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {

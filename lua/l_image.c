@@ -11,7 +11,7 @@
 #include "../runtime/io/idx.h"
 #include "../runtime/io/loader.h"
 #include "../runtime/io/sha256.h"
-#include "../runtime/op.h"
+#include "../nn/nn.h"
 
 #define LOADER "sumi.loader"
 #define TOY_STREAM 0x0da7a200u /* Philox stream of the toys' points */
@@ -59,6 +59,17 @@ static void push_floats(lua_State *L, const char *device, int ndim, const int64_
   su_tensor *t = su_new(dev, &spec);
   if (!t || !su_write_f32(t, x, t->size)) sul_raise(L);
   sul_push(L, t);
+  su_scope_end(mark, NULL);
+}
+
+/* The same of bytes, which the device makes numbers of. */
+static void push_bytes(lua_State *L, su_device *dev, const int64_t *shape, const uint8_t *x) {
+  int mark = su_scope_begin();
+  su_spec spec = su_spec_of(SU_U8, 4, shape);
+  su_tensor *t = su_new(dev, &spec), *y = NULL;
+  if (t && su_write_raw(t, x, (size_t)t->size)) y = su_picture(t);
+  if (!y) sul_raise(L);
+  sul_push(L, y);
   su_scope_end(mark, NULL);
 }
 
@@ -300,6 +311,9 @@ static int l_loader(lua_State *L) {
   lua_getfield(L, 1, "device");
   snprintf(h->device, sizeof h->device, "%s", luaL_optstring(L, -1, "cpu"));
   lua_pop(L, 1);
+  su_device *dev = su_device_get(h->device);
+  if (!dev) return sul_raise(L);
+  o.bytes = dev->wants_u8;
   luaL_setmetatable(L, LOADER);
   h->loader = su_loader_open(&o);
   return h->loader ? 1 : sul_raise(L);
@@ -317,7 +331,8 @@ static int loader_get(lua_State *L) {
     int64_t shape[4];
     su_loader_shape(h->loader, i, shape);
     lua_rawgeti(L, 3, i + 1);
-    push_floats(L, h->device, 4, shape, b->image[i]);
+    if (b->byte[i]) push_bytes(L, su_device_get(h->device), shape, b->byte[i]);
+    else push_floats(L, h->device, 4, shape, b->image[i]);
     lua_rawset(L, -3);
   }
   if (b->label) {

@@ -76,8 +76,13 @@ static int l_same(lua_State *L) {
   return 2;
 }
 
+/* core.list_ready(list) -> nil, or why it will not run as one graph on a device that has graphs */
 static int l_ready(lua_State *L) {
-  return su_list_ready(to_list(L, 1)) ? 0 : sul_raise(L);
+  su_list *l = to_list(L, 1);
+  if (!su_list_ready(l)) return sul_raise(L);
+  if (!su_list_reason(l)[0]) return 0;
+  lua_pushstring(L, su_list_reason(l));
+  return 1;
 }
 
 /* core.list_rest(device): what its lists hold of memory is free until one of them runs again */

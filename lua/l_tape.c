@@ -1,7 +1,7 @@
 /* l_tape.c -- the step, random streams and differentiation as Lua functions. Tensors themselves are in l_tensor.c. */
 #include "l.h"
 
-#include "../runtime/ops/ops.h"
+#include "../runtime/tape.h"
 #include "../runtime/replay.h"
 
 #include <stdio.h>
@@ -63,18 +63,6 @@ static int l_step_end(lua_State *L) {
 static int l_rng(lua_State *L) {
   su_rng_set((uint64_t)luaL_checkinteger(L, 1), luaL_checkinteger(L, 2), (int)luaL_optinteger(L, 3, 0));
   return 0;
-}
-
-/* core.draw() -> one uniform in [0,1) from the running stream */
-static int l_draw(lua_State *L) {
-  su_device *ref = su_device_get("ref");
-  su_spec s = {.dtype = SU_F64, .ndim = 1, .shape = {1}};
-  su_tensor *t = ref ? su_rand(ref, &s, 0, 1) : NULL;
-  double v;
-  if (!t || !su_read_f64(t, &v, 1)) return sul_raise(L);
-  su_scope_end(0, NULL);
-  lua_pushnumber(L, v);
-  return 1;
 }
 
 static int l_recording(lua_State *L) {
@@ -170,7 +158,7 @@ static int l_mutate(lua_State *L) {
 
 static const luaL_Reg functions[] = {
   {"enter", l_enter}, {"leave", l_leave}, {"step_begin", l_step_begin}, {"step_end", l_step_end}, {"rng", l_rng},
-  {"draw", l_draw}, {"recording", l_recording}, {"tape_mark", l_tape_mark}, {"tape_clear", l_tape_clear}, {"tape_reads", l_tape_reads},
+  {"recording", l_recording}, {"tape_mark", l_tape_mark}, {"tape_clear", l_tape_clear}, {"tape_reads", l_tape_reads},
   {"watch", l_watch}, {"grad", l_grad}, {"pass_seed", l_pass_seed}, {"pass_walk", l_pass_walk}, {"pass_take", l_pass_take}, {"mutate", l_mutate},
   {NULL, NULL}};
 

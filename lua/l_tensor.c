@@ -2,6 +2,7 @@
 #include "l.h"
 
 #include "../runtime/ops/ops.h"
+#include "../runtime/plugin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -405,6 +406,33 @@ static int l_describe_device(lua_State *L) {
   return 1;
 }
 
+/* core.device_info([device]) -> {name=, pads=}; pads: wants a mirrored border made by the norm before it, see nn/norm.c */
+static int l_device_info(lua_State *L) {
+  su_device *d = device_arg(L, 1);
+  lua_createtable(L, 0, 2);
+  lua_pushstring(L, d->name);
+  lua_setfield(L, -2, "name");
+  lua_pushboolean(L, d->pads);
+  lua_setfield(L, -2, "pads");
+  return 1;
+}
+
+/* core.plugin(name) -> {ready=, text=, path=}: what there is to say of a device that a plug-in may give; path: nil without one.
+ * text: the device, or the reason, a semicolon and the remedy. Raises nothing. */
+static int l_plugin(lua_State *L) {
+  su_plugin_state s = {.text = ""};
+  su_plugin_look(luaL_checkstring(L, 1), &s);
+  lua_createtable(L, 0, 3);
+  lua_pushboolean(L, s.ready);
+  lua_setfield(L, -2, "ready");
+  lua_pushstring(L, s.text);
+  lua_setfield(L, -2, "text");
+  if (*s.path) lua_pushstring(L, s.path);
+  else lua_pushnil(L);
+  lua_setfield(L, -2, "path");
+  return 1;
+}
+
 /* core.arena([device]) -> {used=, peak=, top=, sys_allocs=, tensors=} (bytes, calls, tensors) */
 static int l_arena(lua_State *L) {
   su_device *d = device_arg(L, 1);
@@ -459,6 +487,7 @@ static int l_cast_once(lua_State *L) {
 static const luaL_Reg functions[] = {
   {"drop", l_drop}, {"tensor", l_tensor}, {"full", l_full}, {"randn", l_randn},
   {"rand", l_rand}, {"cast_once", l_cast_once}, {"set_device", l_set_device}, {"set_tf32", l_set_tf32}, {"describe_device", l_describe_device},
+  {"device_info", l_device_info}, {"plugin", l_plugin},
   {"arena", l_arena}, {"sys_allocs", l_sys_allocs}, {"threads", l_threads}, {"is_tensor", l_is_tensor}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {

@@ -6,12 +6,14 @@
  * not repeat the border (edge=reflect). conv is bilinear in x and w; conv_gx is its adjoint in x (a
  * transposed convolution), conv_gw its adjoint in w. The gradient of each is made of the other two, so
  * gradients of gradients come free. How the CPU runs them is chosen in runtime/cpu/conv.c. Groups split ci
- * and co into equal parts that do not meet. */
+ * and co into equal parts that do not meet. conv and conv_gx may end in an activation, y = act(...): what follows it in a
+ * net costs no pass of its own. */
 #include "conv.h"
 
 #include "../runtime/cpu/conv.h"
 #include "../runtime/ops/ops.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- what is asked: one geometry for three ops ---- */
@@ -22,7 +24,9 @@ enum {
   DILATION = 6,
   GROUPS = 8,
   EDGE = 9,
-  OPTIONS = 10
+  OPTIONS = 10,
+  ACT = 10,                             /* conv and conv_gx alone */
+  LEAK = 11
 };   /* slots, behind `size` or `kernel` */
 
 static void take_options(su_conv_geo *g, const int64_t *i) {
@@ -31,6 +35,14 @@ static void take_options(su_conv_geo *g, const int64_t *i) {
   g->dh = i[DILATION], g->dw = i[DILATION + 1];
   g->groups = i[GROUPS];
   g->reflect = i[EDGE] == 1;
+}
+
+/* The slope shapes the plan: a library compiles it into its kernel. So it is an int, in thousandths. */
+static double slope_of(const int64_t *i) { return (double)i[LEAK] / 1000; }
+
+static void take_act(su_conv_geo *g, const int64_t *i) {
+  g->act = (enum su_conv_act)i[ACT];
+  g->slope = (float)slope_of(i);
 }
 
 static void take_x(su_conv_geo *g, const su_spec *x) {
@@ -57,6 +69,7 @@ static su_conv_geo geo_y(const su_call *c) {
   take_x(&g, &c->in[0]);
   take_w(&g, &c->in[1]);
   take_options(&g, c->i);
+  take_act(&g, c->i);
   g.oh = outputs(g.h, g.pt, g.pb, g.kh, g.dh, g.sh);
   g.ow = outputs(g.w, g.pl, g.pr, g.kw, g.dw, g.sw);
   return g;
@@ -65,6 +78,7 @@ static su_conv_geo geo_y(const su_call *c) {
 static su_conv_geo geo_gx(const su_call *c) {
   su_conv_geo g = {0};
   take_options(&g, c->i + 2);
+  take_act(&g, c->i + 2);
   take_y(&g, &c->in[0]);
   take_w(&g, &c->in[1]);
   g.h = c->i[0], g.w = c->i[1], g.ci = c->in[1].shape[3] * g.groups;
@@ -138,8 +152,15 @@ static void image_out(su_call *c, int64_t n, int64_t h, int64_t w, int64_t ch) {
   c->out[0] = su_spec_of(c->in[0].dtype, 4, shape);
 }
 
+static bool act_makes_sense(const su_call *c, const int64_t *i) {
+  if (i[ACT] == SU_CONV_LRELU ? i[LEAK] > 0 : i[LEAK] == 0) return true;
+  return su_fail("%s: act=lrelu wants its slope in thousandths, leak=200 for 0.2, and no other act has one; got leak=%lld",
+                 c->op->name, (long long)i[LEAK]);
+}
+
 static bool shape_y(su_call *c) {
   if (!su_want_ndim(c, 0, 4) || !su_want_ndim(c, 1, 4) || !options_make_sense(c, c->i)) return false;
+  if (!act_makes_sense(c, c->i)) return false;
   su_conv_geo g = geo_y(c);
   if (!channels_fit(c, &g, c->in[1].shape[3]) || !bias_fits(c, g.co) || !reflection_fits(c, &g)) return false;
   if (g.oh < 1 || g.ow < 1)
@@ -151,6 +172,7 @@ static bool shape_y(su_call *c) {
 
 static bool shape_gx(su_call *c) {
   if (!su_want_ndim(c, 0, 4) || !su_want_ndim(c, 1, 4) || !options_make_sense(c, c->i + 2)) return false;
+  if (!act_makes_sense(c, c->i + 2)) return false;
   su_conv_geo g = geo_gx(c);
   if (c->in[1].shape[0] != c->in[0].shape[3])
     return su_fail("conv_gx: weight wants %lld channels, gy has %lld", (long long)c->in[1].shape[0],
@@ -217,11 +239,19 @@ static void start_from_bias(double *out, int64_t pixels, int64_t channels, const
     for (int64_t c = 0; c < channels; c++) out[p * channels + c] = b ? b[c] : 0;
 }
 
+static void activate(const su_conv_geo *g, int64_t n, double *y, double slope) {
+  for (int64_t k = 0; k < n; k++) {
+    if (g->act == SU_CONV_TANH) y[k] = tanh(y[k]);
+    else if (g->act) y[k] = y[k] > 0 ? y[k] : slope * y[k];
+  }
+}
+
 static void ref_y(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   su_conv_geo g = geo_y(&p->call);
   (void)r, (void)ws;
   start_from_bias(out[0], g.n * g.oh * g.ow, g.co, in[2]);
   every_product(&g, in[0], in[1], out[0], SU_CONV_Y);
+  activate(&g, g.n * g.oh * g.ow * g.co, out[0], slope_of(p->call.i));
 }
 
 static void ref_gx(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
@@ -229,6 +259,7 @@ static void ref_gx(const su_plan *p, void *const *in, void *const *out, const do
   (void)r, (void)ws;
   start_from_bias(out[0], g.n * g.h * g.w, g.ci, in[2]);
   every_product(&g, out[0], in[1], in[0], SU_CONV_GX);
+  activate(&g, g.n * g.h * g.w * g.ci, out[0], slope_of(p->call.i + 2));
 }
 
 static void ref_gw(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
@@ -302,20 +333,32 @@ static su_tensor *again(su_op *op, const int64_t *options, su_tensor *a, su_tens
 
 static su_tensor *sum_pixels(su_tensor *g) { return su_sum(g, 3, (int[]){0, 1, 2}, false); }
 
+/* The gradient in front of the activation, from its output; the activation's options are at i. */
+static su_tensor *before_act(const su_node *n, su_tensor *gy, const int64_t *i) {
+  if (i[ACT] == SU_CONV_PLAIN) return gy;
+  return i[ACT] == SU_CONV_TANH ? su_tanh_gx(gy, n->out[0]) : su_lrelu_gx(gy, n->out[0], slope_of(i));
+}
+
+static bool has_act(const su_call *c) { return c->i[ACT + (c->op == &conv_gx_op ? 2 : 0)] != SU_CONV_PLAIN; }
+
 static bool grad_y(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   const int64_t *size = n->in_spec[0].shape + 1, *kernel = n->in_spec[1].shape + 1;
-  if (want[0] && !(gx[0] = again(&conv_gx_op, n->i, gy[0], n->in[1], size))) return false;
-  if (want[1] && !(gx[1] = again(&conv_gw_op, n->i, n->in[0], gy[0], kernel))) return false;
-  if (want[2] && !(gx[2] = sum_pixels(gy[0]))) return false;
+  su_tensor *g = before_act(n, gy[0], n->i);
+  if (!g) return false;
+  if (want[0] && !(gx[0] = again(&conv_gx_op, n->i, g, n->in[1], size))) return false;
+  if (want[1] && !(gx[1] = again(&conv_gw_op, n->i, n->in[0], g, kernel))) return false;
+  if (want[2] && !(gx[2] = sum_pixels(g))) return false;
   return true;
 }
 
 /* Here gy[0] has the shape of the image: g = d/d(conv_gx's output). */
 static bool grad_gx(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx) {
   const int64_t *kernel = n->in_spec[1].shape + 1;
-  if (want[0] && !(gx[0] = again(&conv_op, n->i + 2, gy[0], n->in[1], NULL))) return false;
-  if (want[1] && !(gx[1] = again(&conv_gw_op, n->i + 2, gy[0], n->in[0], kernel))) return false;
-  if (want[2] && !(gx[2] = sum_pixels(gy[0]))) return false;
+  su_tensor *g = before_act(n, gy[0], n->i + 2);
+  if (!g) return false;
+  if (want[0] && !(gx[0] = again(&conv_op, n->i + 2, g, n->in[1], NULL))) return false;
+  if (want[1] && !(gx[1] = again(&conv_gw_op, n->i + 2, g, n->in[0], kernel))) return false;
+  if (want[2] && !(gx[2] = sum_pixels(g))) return false;
   return true;
 }
 
@@ -337,6 +380,11 @@ static const char *const cases_y[] = {
   "x=1,10,9,16 w=16,3,3,16 b=16 pad=1", "x=2,9,13,17 w=35,3,3,17 b=35 pad=1 edge=reflect",
   "x=1,8,8,33 w=1,4,4,33 b=1 pad=1", "x=1,11,10,16 w=20,3,3,16 b=20 stride=2 pad=0,1,1,2 edge=reflect",
   "x=5,4,4,6 w=3,4,4,6 b=3", "x=1,6,6,16 w=32,4,4,16 b=32 stride=2 pad=1",
+  "x=2,5,5,3 w=4,3,3,3 b=4 act=lrelu leak=200", "x=1,6,7,2 w=3,3,3,2 pad=1 act=relu",
+  "x=1,6,5,3 w=3,3,3,3 b=3 pad=1 edge=reflect act=tanh", "x=1,9,8,4 w=6,3,2,2 b=6 stride=2,1 pad=1 groups=2 act=tanh",
+  /* strides and dilations that do not divide each other, steps over more than the kernel, groups at a mirrored edge */
+  "x=1,11,13,3 w=4,2,3,3 stride=3,2 pad=2,0,1,3 dilation=2,3", "x=2,11,12,2 w=3,2,2,2 stride=5 pad=1",
+  "x=1,7,6,4 w=6,3,3,2 b=6 stride=1,2 pad=2 groups=2 edge=reflect", "x=1,3,40,7 w=70,1,2,7 b=70",
   /* large enough for Winograd to be chosen */
   "x=1,23,25,64 w=48,3,3,64 b=48 pad=1 edge=reflect", "x=2,22,25,48 w=64,3,3,48 pad=0,0,2,2",
   "x=2,46,49,64 w=32,4,4,64 b=32 stride=2 pad=1", "x=1,17,16,64 w=64,4,4,64 pad=1", NULL };
@@ -347,9 +395,18 @@ static const char *const cases_gx[] = {
   "gy=1,6,5,2 w=2,3,3,3 b=3 pad=1 edge=reflect size=6,5",
   "gy=2,1,1,5 w=5,4,4,6 size=4",
   "gy=2,4,4,6 w=6,4,4,5 b=5 stride=2 pad=1 size=8",
+  "gy=2,4,4,6 w=6,4,4,5 b=5 stride=2 pad=1 size=8 act=tanh",
+  "gy=1,6,7,3 w=3,3,3,2 pad=1 size=6,7 act=lrelu leak=10",
+  "gy=1,6,5,2 w=2,3,3,3 b=3 pad=1 edge=reflect size=6,5 act=relu",
+  "gy=1,4,5,6 w=6,3,3,2 b=4 stride=2 pad=1 groups=2 size=7,9 act=lrelu leak=200",
   "gy=1,4,5,16 w=16,3,3,20 b=20 stride=2 pad=1 size=8,10",
   "gy=1,4,10,6 w=6,3,2,2 stride=2,1 pad=1,0,2,1 dilation=2,1 groups=2 size=10,8",
   "gy=1,10,9,16 w=16,3,3,16 pad=1 size=10,9",
+  "gy=1,4,6,4 w=4,2,3,3 b=3 stride=3,2 pad=2,0,1,3 dilation=2,3 size=11,13",
+  "gy=2,3,3,3 w=3,2,2,2 stride=5 pad=1 size=11,12",
+  "gy=1,9,4,6 w=6,3,3,2 b=4 stride=1,2 pad=2 groups=2 edge=reflect size=7,6",
+  "gy=1,5,3,5 w=5,4,3,2 b=2 stride=2,4 pad=3,2,1,2 edge=reflect size=7,8",
+  "gy=1,3,39,70 w=70,1,2,7 b=7 size=3,40",
   "gy=2,9,13,35 w=35,3,3,17 b=17 pad=1 edge=reflect size=9,13",
   "gy=1,3,3,32 w=32,4,4,16 b=16 stride=2 pad=1 size=6",
   "gy=1,23,25,48 w=48,3,3,64 b=64 pad=1 edge=reflect size=23,25",
@@ -367,6 +424,10 @@ static const char *const cases_gw[] = {
   "x=1,10,9,16 gy=1,10,9,16 kernel=3 pad=1",
   "x=2,9,13,17 gy=2,9,13,35 kernel=3 pad=1 edge=reflect",
   "x=5,4,4,6 gy=5,1,1,3 kernel=4",
+  "x=1,11,13,3 gy=1,4,6,4 kernel=2,3 stride=3,2 pad=2,0,1,3 dilation=2,3",
+  "x=2,11,12,2 gy=2,3,3,3 kernel=2 stride=5 pad=1",
+  "x=1,7,6,4 gy=1,9,4,6 kernel=3 stride=1,2 pad=2 groups=2 edge=reflect",
+  "x=1,3,40,7 gy=1,3,39,70 kernel=1,2",
   "x=2,5,3,12 gy=2,5,3,20 kernel=1",
   "x=1,6,6,16 gy=1,3,3,32 kernel=4 stride=2 pad=1",
   "x=1,23,25,64 gy=1,23,25,48 kernel=3 pad=1 edge=reflect",
@@ -376,26 +437,33 @@ static const char *const cases_gw[] = {
   NULL};
 
 #define OPTIONS_TEXT "stride:int2=1, pad:int4=0, dilation:int2=1, groups:int=1, edge:enum(zero|reflect)=zero"
+#define ACT_TEXT ", act:enum(none|relu|lrelu|tanh)=none, leak:int=0"
 
 SU_OP(conv) {
-  .sig = "conv(x, w, b?, " OPTIONS_TEXT ") -> y",
-  .doc = "Convolution of images x [n,h,w,ci] with w [co,kh,kw,ci/groups]; pad is top,bottom,left,right.",
-  .shape = shape_y, .ref = ref_y, .cpu_plan = plan_y, .grad = grad_y, .keep_in = 3, .f32 = 4,
+  .sig = "conv(x, w, b?, " OPTIONS_TEXT ACT_TEXT ") -> y",
+  .doc = "Convolution of images x [n,h,w,ci] with w [co,kh,kw,ci/groups]; pad is top,bottom,left,right. act follows b; "
+         "leak is lrelu's slope in thousandths.",
+  .keep_out = 1, .keeps_out = has_act,
+  .shape = shape_y, .ref = ref_y, .cpu_plan = plan_y, .grad = grad_y, .keep_in = 3, .f32 = 4, .bf16 = true,
   .cases = cases_y };
 
 SU_OP(conv_gx){
-  .sig = "conv_gx(gy, w, b?, size:int2, " OPTIONS_TEXT ") -> gx",
+  .sig = "conv_gx(gy, w, b?, size:int2, " OPTIONS_TEXT ACT_TEXT ") -> gx",
   .doc =
     "Transposed convolution: the adjoint of conv in x, where size is the height and width of what comes out.",
+  .keep_out = 1,
+  .keeps_out = has_act,
   .shape = shape_gx,
   .ref = ref_gx,
   .cpu_plan = plan_gx,
   .grad = grad_gx,
   .keep_in = 3,
   .f32 = 4,
+  .bf16 = true,
   .cases = cases_gx};
 
 SU_OP(conv_gw) {
   .sig = "conv_gw(x, gy, kernel:int2, " OPTIONS_TEXT ") -> gw",
   .doc = "The adjoint of conv in w: how much each weight of a kh x kw kernel matters to gy.",
-  .shape = shape_gw, .ref = ref_gw, .cpu_plan = plan_gw, .grad = grad_gw, .keep_in = 3, .cases = cases_gw };
+  .shape = shape_gw, .ref = ref_gw, .cpu_plan = plan_gw, .grad = grad_gw, .keep_in = 3, .bf16 = true,
+  .cases = cases_gw };

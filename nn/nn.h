@@ -8,16 +8,16 @@
 /* ---- norm.c ---- */
 enum { SU_OVER_BATCH, SU_OVER_INSTANCE };
 enum { SU_ACT_NONE, SU_ACT_RELU, SU_ACT_LRELU };
-/* eps 0: 1e-5; slope 0: 0.2. */
-typedef struct su_norm_opt { int over, act; double eps, slope; } su_norm_opt;
+/* eps 0: 1e-5; slope 0: 0.2; pad: pixels mirrored around y. */
+typedef struct su_norm_opt { int over, act, pad; double eps, slope; } su_norm_opt;
 
 /* y of x [n,..,c]; gain, bias [c] and residual (x's shape, act none only) may be NULL; mean and rstd, [c]
  * or [n,c], are handed out where the pointers are not NULL. */
 su_tensor *su_norm(su_tensor *x, su_tensor *gain, su_tensor *bias, su_tensor *residual, su_norm_opt o,
                    su_tensor **mean, su_tensor **rstd);
-/* out = gx, ggain, gbias. over_act: two ints of the enums above. */
+/* out = gx, ggain, gbias. over_act_pad: two ints of the enums above and the pad. */
 bool su_norm_gx(su_tensor *gy, su_tensor *x, su_tensor *mean, su_tensor *rstd, su_tensor *gain,
-                su_tensor *bias, const int64_t *over_act, double slope, su_tensor **out);
+                su_tensor *bias, const int64_t *over_act_pad, double slope, su_tensor **out);
 
 /* ---- stat.c ---- */
 /* With given statistics [c] instead of the batch's own. o.over is not read. */
@@ -35,6 +35,13 @@ su_tensor *su_pad_gx(su_tensor *gy, const int64_t pad[4], int edge);
 
 /* ---- dropout.c ---- */
 su_tensor *su_dropout(su_tensor *x, double p);   /* draws from the step's counter, see su_rng_next */
+
+/* ---- pool.c ---- */
+/* y like x [n,h,w,c]; images [size,h,w,c], of which `count` are stored, changes in place. Draws from the step's counter. */
+su_tensor *su_pool(su_tensor *images, su_tensor *x, double count);
+
+/* ---- picture.c ---- */
+su_tensor *su_picture(su_tensor *x);                    /* u8 [n,h,w,c] as numbers from -1 to 1 */
 
 /* ---- loss.c: scalars (ndim 0), means over all elements ---- */
 /* t: targets of x's shape, or NULL for the number `target`. */

@@ -109,7 +109,7 @@ SU_OP(norm_eval) {
          "slope:real=0.2) -> y",
   .doc = "Batch norm with given statistics: act((x - mean) / sqrt(var + eps) * gain + bias).",
   .shape = eval_shape, .ref = eval_ref, .cpu_plan = eval_plan, .grad = eval_grad, .keep_in = 31,
-  .f32 = 30,  .cases = eval_cases};
+  .f32 = 30, .cases = eval_cases};
 
 su_tensor *su_norm_eval(su_tensor *x, su_tensor *mean, su_tensor *var, su_tensor *gain, su_tensor *bias,
                         su_norm_opt o) {

@@ -64,6 +64,7 @@ struct su_op {
   /* gx[k] for each want[k]; gy[k] may be NULL (no gradient arrived). Written in ops. NULL: not differentiable. */
   bool (*grad)(const su_node *n, su_tensor *const *gy, const bool *want, su_tensor **gx);
   uint32_t keep_in, keep_out;           /* bit k: the gradient reads in[k] / out[k] */
+  bool (*keeps_out)(const su_call *c);  /* optional: keep_out holds for the calls of which it says so */
   uint32_t writes;                      /* bit k: in[k] is written in place (such an op is never recorded) */
   bool any_dtype;                       /* inputs need not be dev->real: the shape rule judges the dtypes */
   uint32_t f32;                         /* bit k: in[k] stays f32 in bf16 training (statistics, gains, biases, scalars) */
@@ -115,6 +116,7 @@ struct su_device {
   bool (*graph_launch)(su_device *d, void *graph);
   void (*graph_free)(su_device *d, void *graph);
   bool pads;                            /* prefers norm with its pad fused (see nn/norm.c) to conv with edge=reflect */
+  bool wants_u8;                        /* data come as bytes, which op picture makes numbers of */
   bool tf32;                            /* f32 convolutions and products may round their operands to tf32 */
   su_arena *arena;
   void *base;                           /* arena offsets count from here */

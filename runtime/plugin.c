@@ -125,6 +125,6 @@ su_device *su_plugin_load(const char *name, char *path, char *why, size_t size) 
   }
   path[0] = 0;
   list_folders(&f, where, sizeof where);
-  snprintf(why, size, "no libsumi_%s.so in %s", base, where);
+  snprintf(why, size, "no libsumi_%s.so in %s (make builds it where its compiler is)", base, where);
   return NULL;
 }

@@ -81,17 +81,21 @@ static bool write_constants(su_list *l) {
   return true;
 }
 
-/* A graph is captured from the list itself; a device that cannot says why, and runs it entry by entry. */
+/* A graph is captured from the list itself; where that fails the list is run entry by entry, and says why. */
 static void capture(su_list *l) {
   su_device *d = l->dev;
-  if (!d->graph_begin || !d->graph_begin(d)) return;
+  if (!d->graph_begin) return;
+  if (!d->graph_begin(d)) {
+    snprintf(l->reason, sizeof l->reason, "%s", su_error());
+    return;
+  }
   for (int k = 0; k < l->n_entry; k++) {
     const su_entry *e = &l->entry[k];
     if (!e->plan) continue;
     d->graph_at(d, k);
     e->plan->exec(e->plan, e->pin, e->pout, e->r, l->ws);
   }
-  l->graph = d->graph_end(d);
+  if (!(l->graph = d->graph_end(d))) snprintf(l->reason, sizeof l->reason, "%s", su_error());
 }
 
 /* The lists of a device share one region, as large as the largest needs: between steps nothing in it is alive. */

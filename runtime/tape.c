@@ -89,7 +89,7 @@ static void remember(su_node *n, const su_op *op, su_tensor *const *in, su_tenso
     n->in_spec[k] = p->call.in[k];
   }
   for (int k = 0; k < op->nout; k++) {
-    bool keep = op->keep_out >> k & 1;
+    bool keep = (op->keep_out >> k & 1) && (!op->keeps_out || op->keeps_out(&p->call));
     n->out[k] = keep ? su_retain(out[k]) : NULL;
     n->version_out[k] = keep ? out[k]->st->version : 0;
     n->out_spec[k] = p->call.out[k];
@@ -163,9 +163,13 @@ static bool unchanged(const su_node *n) {
   return true;
 }
 
-/* node.g[out] += g. Exclusive gradients are added to in place, unless the pass itself is recorded. */
+static bool is_cast(const su_node *n) { return n->op && strcmp(n->op->name, "cast") == 0; }
+
+/* node.g[out] += g. Exclusive gradients are added to in place, unless the pass itself is recorded. What was cast down
+ * from f32, a master weight say, has its gradient summed in f32. */
 static bool arrive(su_node *n, int out, su_tensor *g, bool create) {
   su_tensor *old = n->g[out];
+  if (is_cast(n) && n->in_spec[0].dtype == SU_F32 && !(g = su_cast(g, SU_F32))) return false;
   if (!old) {
     n->g[out] = su_retain(g);
     return true;
@@ -179,10 +183,9 @@ static bool arrive(su_node *n, int out, su_tensor *g, bool create) {
   return true;
 }
 
-/* The cotangents of a node in the dtypes of its outputs; a cast takes them as they come, so that the gradients of
- * master weights are summed in f32. */
+/* The cotangents of a node in the dtypes of its outputs; a cast takes them as they come. */
 static bool cotangents(const su_node *n, su_tensor **gy) {
-  const bool as_they_come = strcmp(n->op->name, "cast") == 0;
+  const bool as_they_come = is_cast(n);
   for (int k = 0; k < n->op->nout; k++) {
     gy[k] = n->g[k];
     if (gy[k] && !as_they_come && !(gy[k] = su_cast(gy[k], n->out_spec[k].dtype))) return false;

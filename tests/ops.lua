@@ -2,7 +2,7 @@
 -- [--op NAME] [--device D] [-v]
 --
 -- An op's cases are strings: "x=2,5,5,3 w=4,3,3,3 stride=2". A tensor is its shape and, behind an
--- @, what is in it: pos (0.5 to 1.5), 01 (0 to 1), intN (whole numbers below N, i32); without it
+-- @, what is in it: pos (0.5 to 1.5), 01 (0 to 1), intN (whole numbers below N, i32), u8 (bytes); without it
 -- signed numbers between 0.05 and 2 in size. A shape of () is a scalar. All other words are options
 -- by name. For each case:
 --   value     on the device against `ref`, written tensors too; inputs that are not written stay as they are
@@ -94,10 +94,10 @@ local function parse_tensor(text, u)
   local shape, what = text:match "^([%d,()]*)@?(%w*)$"
   if not shape then error(("'%s' is no tensor; write 2,3 or 2,3@pos"):format(text)) end
   local t = { shape = ints(shape) }
-  local below = what:match "^int(%d+)$"
+  local below = what == "u8" and 256 or what:match "^int(%d+)$"
   local make = makers[what == "" and "signed" or what]
   if below then
-    t.dtype = "i32"
+    t.dtype = what == "u8" and "u8" or "i32"
     make = function() return math.floor(u() * tonumber(below)) end
   end
   t.v = fill(volume(t.shape), make or error("unknown contents @" .. what), u)
@@ -309,7 +309,7 @@ local function check_value(c, device)
   for k, t in ipairs(want) do
     local a, b = table.concat(t:shape(), ","), table.concat(got[k]:shape(), ",")
     if a ~= b then return ("result %d has the shape [%s], on ref [%s]"):format(k, b, a) end
-    share[k] = got[k]:dtype() == "bf16" and 2 ^ -8 or 0
+    share[k] = got[k]:dtype() == "bf16" and 2 ^ -8 or c.low and 2 ^ -20 or 0
     if got[k]:dtype() == "bf16" and not c.low then return ("result %d is bf16, the inputs are not"):format(k) end
   end
   return intact(c, at_device, device)
@@ -612,7 +612,8 @@ local function special_bf16(device)
   T.test("what is written in place is not cast", function()
     local low, full = make({ 1, 2 }, "bf16"), make({ 1, 2 }, "f32")
     local _, err = pcall(ops.acc, low, full)
-    T.ok(tostring(err.msg):find('acc: y is written in place and is bf16; so must the others be (x:to("bf16") converts)', 1, true), err.msg)
+    local says = 'acc: y is written in place and is bf16; so must the others be (x:to("bf16") converts)'
+    T.ok(tostring(err.msg):find(says, 1, true), err.msg)
     _, err = pcall(ops.ema, low, full, 0.5)
     T.ok(tostring(err.msg):find("ema: avg is written in place and is bf16; it must be f32", 1, true), err.msg)
     ops.acc(full, low)

@@ -193,6 +193,25 @@ T.test("threads, cache and the way to a step change nothing", function()
   T.ok(bytes(data.images(options {}):open {seed = 10}:get(0)) ~= want[0], "another seed")
 end)
 
+-- A GPU gets bytes and makes numbers of them (op picture): the same ones.
+T.test("a device that takes bytes gets the CPU's floats", function()
+  if not core.plugin "emu".path then return T.skip("bytes to a device", "there is no emulator") end
+  local sources = {
+    {here .. "/a", size = 18, crop = {12, 9}, flip = true, jitter = 5, batch = 3},
+    {here .. "/classes", labels = true, channels = 1, batch = 7},
+    {ab = here .. "/wide", flip = true, crop = 8, batch = 2, threads = 0},
+    {a = here .. "/a", b = here .. "/b", size = 10, channels = 4, batch = 3},
+  }
+  for _, o in ipairs(sources) do
+    local want, got = data.images(o):open {seed = 3}, data.images(o):open {seed = 3, device = "emu"}
+    for step = 0, 9 do
+      local a, b = want:get(step), got:get(step)
+      T.eq(b.x and b.x:device() or b.a:device(), "emu")
+      T.eq(bytes(b), bytes(a))
+    end
+  end
+end)
+
 T.test("no allocation by the loader once the images are in RAM", function()
   local d = data.images {here .. "/a", size = 20, crop = 16, batch = 2}:open {seed = 1}
   for step = 0, 40 do

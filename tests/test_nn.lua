@@ -49,6 +49,67 @@ T.test("fused layers give what the separate ops give", function()
   T.near((n(x) - y):abs():sum():item() / y:size(), 0, 1e-6)
 end)
 
+T.test("a convolution takes its activation in without changing a bit", function()
+  fresh(2)
+  local n = net { input = {37, 35, 6}, conv(24, 3), lrelu(0.2), conv(17, 5, 2, { edge = "reflect" }), relu(),
+    upconv(9, 4, 2), tanh(), conv(3, 1), lrelu(0.123456) }
+  local x = randn(2, 37, 35, 6)
+  T.eq(#n.body.runs, 5)                                 -- 0.123456 is no whole number of thousandths
+  local p, w = {}, {}
+  for k, q in ipairs(n.params) do p[k], w[k] = q.tensor, q.tensor end
+  local ops = core.ops
+  local function apart()
+    local y = lrelu(ops.conv(x, p[1], p[2], { pad = 1 }), 0.2)
+    y = relu(ops.conv(y, p[3], p[4], { pad = 2, stride = 2, edge = "reflect" }))
+    y = ops.tanh(ops.conv_gx(y, p[5], p[6], { pad = 1, stride = 2, size = { 38, 36 } }))
+    return lrelu(ops.conv(y, p[7], p[8]), 0.123456)
+  end
+  local a, b = n(x), apart()
+  T.eq(a:totable(), b:totable())
+  local ga, gb = grad(square(a):sum(), w), grad(square(b):sum(), w)
+  for k = 1, #w do T.eq(ga[k]:totable(), gb[k]:totable()) end
+end)
+
+-- A ResNet block and its neighbours on a device: what comes out, every gradient, and what a penalty on gradients makes of them.
+local function block_on(device)
+  context.reset(3, device, {})
+  local n = net { input = {12, 10, 8}, conv(16, 3), inorm(), relu(),
+    residual { conv(16, 3, { edge = "reflect" }), bn(), lrelu(0.1), conv(16, 3, { edge = "reflect" }), inorm() },
+    conv(8, 1), bn(), relu(), conv(3, 7, 2, { edge = "reflect" }) }
+  core.rng(6, 0, 0)
+  local x, w, out, pads = randn(2, 12, 10, 8), {}, {}, 0
+  for k, q in ipairs(n.params) do w[k] = q.tensor end
+  local loss = square(n(x)):sum()
+  out[1] = loss:totable()
+  for _, g in ipairs(grad(loss, w)) do out[#out + 1] = g:totable() end
+  core.tape_clear()
+  local seen = core.watch(x)
+  local first = grad(square(n(seen)):sum(), seen)
+  for _, g in ipairs(grad(square(first):sum(), w)) do out[#out + 1] = g:totable() end
+  core.tape_clear()
+  context.mode = "eval"
+  out[#out + 1] = n(x):totable()
+  for _, l in ipairs { n.body, n.body.list[4].list[1] } do
+    for _, r in ipairs(l.runs) do pads = pads + (r.is_norm and r.options.pad or 0) end
+  end
+  context.reset(0, "cpu", {})
+  return out, pads
+end
+
+T.test("a norm makes the mirrored border of the convolution behind it, where the device wants that", function()
+  if not core.plugin "emu".ready then return T.skip("norm with a border", "no libsumi_emu.so") end
+  local want, none = block_on "cpu"
+  local got, pads = block_on "emu"
+  T.eq({ none, pads }, { 0, 4 })
+  T.eq(#got, #want)
+  for k, v in ipairs(want) do
+    local most = 0
+    for _, a in ipairs(v) do most = math.max(most, math.abs(a)) end
+    T.ok(most > 0, "result " .. k .. " says nothing")
+    for i, a in ipairs(v) do T.near(got[k][i], a, 2e-4 * most, ("result %d, number %d"):format(k, i)) end
+  end
+end)
+
 T.test("schedules", function()
   fresh()
   local r = ramp { 1, 0, from = 99, to = 200 }
@@ -76,6 +137,32 @@ T.test("the pool returns the first images themselves, then old ones half of the 
   end
   T.ok(old > 70 and old < 130, old .. " of 197 were old")
   T.eq(pool(0)(full(7, { 1, 1, 1, 1 })):item(), 7)
+end)
+
+T.test("a batch goes through the pool picture by picture: none is lost, none comes twice", function()
+  fresh()
+  local size, n, came = 4, 3, {}
+  local p = pool(size)
+  core.rng(6, 0, 0)
+  local gone, swapped = {}, 0
+  for k = 0, 59 do
+    local x = tensor({ 3 * k + 1, 3 * k + 2, 3 * k + 3 }, { n, 1, 1, 1 })
+    for j, v in ipairs(p(x):totable()) do
+      came[#came + 1] = v
+      swapped = swapped + (v ~= 3 * k + j and 1 or 0)
+      if #came > size then
+        T.ok(not gone[v], "picture " .. v .. " came twice")
+        gone[v] = true
+      end
+    end
+  end
+  for _, v in ipairs(p.images:totable()) do
+    T.ok(not gone[v], "picture " .. v .. " is stored, but was handed out")
+    gone[v] = true
+  end
+  for v = size + 1, 180 do T.ok(gone[v], "picture " .. v .. " is lost") end
+  T.eq(p.count, size)
+  T.ok(swapped > 60 and swapped < 120, swapped .. " of 176 were older ones")
 end)
 
 T.test("an average follows its net", function()

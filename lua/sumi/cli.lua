@@ -191,7 +191,7 @@ leaves at once.]],
   flags = with({
     { "--seed", value = "N", kind = "integer", "seed of everything random (default 0)" },
     { "--variant", value = "NAME", "one of the script's ablations, with its knobs" },
-    { "--device", value = "D", "where to compute: cpu, or ref (float64, slow)" },
+    { "--device", value = "D", "where to compute: cpu, cuda, cuda:1, or ref (float64, slow)" },
     { "--precision", value = "P", among = { "f32", "tf32", "bf16" },
       "what networks compute in: f32, tf32 (GPU) or bf16 (default: the script's, else f32)" },
     { "--steps", value = "N", kind = "integer", least = 1, "train N steps instead of what the script says" },
@@ -371,7 +371,8 @@ local function first_screen()
     { "sumi report @last", "its loss curves and samples on one page" },
     { "sumi ls", "all runs here" },
     { "sumi doctor", "what this machine can do, and what is missing" } }
-  local machine = ("    lua 5.4 · cpu: %s · gpu: none"):format(isa)
+  local gpu = core.stat "/dev/nvidia0" and "nvidia" or "none"
+  local machine = ("    lua 5.4 · cpu: %s · gpu: %s"):format(isa, gpu)
   local out = { term.paint("bold", title) .. term.paint("dim", machine), "" }
   for _, c in ipairs(commands) do out[#out + 1] = ("  %-34s %s"):format(c[1], c[2]) end
   local recent = recent_runs(results_dir {})

@@ -50,12 +50,43 @@ local checks = {
     end
     return "ok", "figures are set in " .. (out:match '"([^"]+)"' or out:gsub("%s+$", ""))
   end },
-  { "gpu", function()
-    local seen = core.stat "/dev/nvidia0" or core.stat "/proc/driver/nvidia/version"
-    local rest = "this build has no CUDA plug-in; it computes on the CPU"
-    return "none", (seen and "an NVIDIA device is here, but " or "none: no NVIDIA device here, and ") .. rest
-  end },
 }
+
+-- ---- the GPU: all that depends on one look at the plug-in ----
+
+-- "reason; remedy" -> reason, remedy
+local function reason_and_remedy(text)
+  local reason, remedy = text:match "^(.-); (.*)$"
+  return reason or text, remedy
+end
+
+-- How people come by what the plug-in misses; it computes without these libraries too, but slower.
+local function library(text, name, loss, package)
+  if text:match "^no " then
+    local reason, remedy = reason_and_remedy(text)
+    return "none", reason .. ": " .. loss, remedy or "pip install " .. package
+  end
+  return "ok", (text:gsub("^" .. name .. " ", ""))
+end
+
+local function gpu_checks()
+  local p = core.plugin "cuda"
+  if not p.path then
+    local seen = core.stat "/dev/nvidia0" and "an NVIDIA GPU is here, but " or ""
+    return { { "gpu", "none", seen .. p.text:gsub(" %(make.*", "") .. ": Sumi computes on the CPU",
+               "make, where nvcc is (CUDA's toolkit)" } }
+  end
+  local plugin = { "plug-in", "ok", p.path }
+  if not p.ready then
+    local reason, remedy = reason_and_remedy(p.text)
+    return { plugin, { "gpu", "none", reason .. ": Sumi computes on the CPU", remedy } }
+  end
+  local device, libraries = reason_and_remedy(p.text)
+  local dnn, blas = (libraries or ""):match "^(.-), (n?o? ?cuBLASLt.*)$"
+  return { plugin, { "gpu", "ok", device },
+    { "cuDNN", library(dnn or "no cuDNN", "cuDNN", "convolutions are Sumi's own, slower", "nvidia-cudnn-cu13") },
+    { "cuBLASLt", library(blas or "no cuBLASLt", "cuBLASLt", "matrix products are Sumi's own, slower", "nvidia-cublas") } }
+end
 
 -- The nearest folder that exists decides, since results/ is made when it is needed.
 local function check_results(results)
@@ -81,6 +112,9 @@ function doctor.examine(results)
   for i, c in ipairs(checks) do
     local status, text, remedy = c[2]()
     found[i] = { name = c[1], status = status, text = text, remedy = remedy }
+  end
+  for _, c in ipairs(gpu_checks()) do
+    found[#found + 1] = { name = c[1], status = c[2], text = c[3], remedy = c[4] }
   end
   local status, text, remedy = check_results(results)
   found[#found + 1] = { name = "results", status = status, text = text, remedy = remedy }

@@ -68,6 +68,18 @@ local count = { type = "integer", min = 1, default = 1 }
 local conv_options = { pad = { type = "integer", min = 0 }, bias = "boolean", edge = edge, groups = count, dilation = count }
 local upconv_options = { pad = { type = "integer", min = 0 }, bias = "boolean", out_pad = { type = "integer", min = 0 } }
 
+-- Take the activation behind a convolution into its kernel, which knows slopes in thousandths; false: it can't.
+local function fuse_conv(self, act, slope)
+  local leak = 0
+  if act == "lrelu" then
+    leak = math.tointeger(math.floor(slope * 1000 + 0.5))
+    if not leak or leak < 0 or leak / 1000 ~= slope then return false end
+    if leak == 0 then act = "relu" end
+  end
+  self.options.act, self.options.leak = act, leak
+  return true
+end
+
 local function build_conv(self, b, s)
   local h, w, c = image_in(self, s)
   local k, st, p, d, g = self.k, self.stride, self.pad, self.dilation, self.groups
@@ -97,7 +109,7 @@ function layer.conv(out, k, stride, opt)
   out, k, stride = whole("conv: outputs", out, 1), whole("conv: kernel", k, 1), whole("conv: stride", stride or 1, 1)
   local text = ("conv(%d, %d, %d)"):format(out, k, stride)
   return make("conv", text, { out = out, k = k, stride = stride, pad = opt.pad or (k - 1) // 2, bias = opt.bias,
-    edge = opt.edge or "zero", groups = opt.groups, dilation = opt.dilation, has_bias = true, build = build_conv,
+    edge = opt.edge or "zero", groups = opt.groups, dilation = opt.dilation, has_bias = true, build = build_conv, fuse = fuse_conv,
     run = function(self, x) return ops.conv(low(x), low_weight(self.weight), self.b, self.options) end })
 end
 
@@ -122,7 +134,7 @@ function layer.upconv(out, k, stride, opt)
   local pad = opt.pad or (k - 1) // 2
   local out_pad = opt.out_pad or (opt.pad and 0 or math.max(0, stride - k + 2 * pad))
   return make("upconv", ("upconv(%d, %d, %d)"):format(out, k, stride), { out = out, k = k, stride = stride, pad = pad,
-    out_pad = out_pad, bias = opt.bias, has_bias = true, build = build_upconv,
+    out_pad = out_pad, bias = opt.bias, has_bias = true, build = build_upconv, fuse = fuse_conv,
     run = function(self, x) return ops.conv_gx(low(x), low_weight(self.weight), self.b, self.options) end })
 end
 
@@ -166,6 +178,7 @@ end
 local function run_norm(self, x, residual)
   if self.over == "batch" and context.mode == "eval" then
     local y = ops.norm_eval(x, self.mean, self.var, self.gain, self.shift, self.eval_options)
+    if self.options.pad then return ops.pad(y, self.options.pad, "reflect") end
     return residual and y + residual or y
   end
   local y, mean, rstd = ops.norm(x, self.gain, self.shift, residual, self.options)
@@ -188,7 +201,9 @@ local function norm(kind, over, opt, affine)
     options = { over = over, act = "none", eps = eps, slope = 0 }, eval_options = { act = "none", eps = eps, slope = 0 },
     build = build_norm, run = run_norm,
     fuse = function(self, act, slope)
+      if act == "tanh" then return false end
       for _, o in ipairs { self.options, self.eval_options } do o.act, o.slope = act, slope end
+      return true
     end })
 end
 
@@ -211,7 +226,7 @@ function layer.lrelu(slope)
   if type(slope) ~= "number" then core.fail("lrelu: the slope is a number, lrelu(0.2); got " .. util.show(slope)) end
   return activation("lrelu", ("lrelu(%g)"):format(slope), function(_, x) return ops.lrelu(x, slope) end, "lrelu", slope)
 end
-function layer.tanh() return activation("tanh", "tanh()", function(_, x) return ops.tanh(x) end) end
+function layer.tanh() return activation("tanh", "tanh()", function(_, x) return ops.tanh(x) end, "tanh") end
 function layer.sigmoid() return activation("sigmoid", "sigmoid()", function(_, x) return ops.sigmoid(x) end) end
 
 -- dropout(p): off in eval mode only.
@@ -310,13 +325,12 @@ local function entries(list, where)
   return out
 end
 
--- A norm takes the activation behind it into its own kernel; what stays in the list is what runs.
+-- A norm or a convolution takes the activation behind it into its own kernel; what stays in the list is what runs.
 local function fuse(list)
   local run = {}
   for k, l in ipairs(list) do
     local before = list[k - 1]
-    if before and before.is_norm and l.act and not before.fused then
-      before:fuse(l.act, l.slope)
+    if before and before.fuse and l.act and not before.fused and before:fuse(l.act, l.slope) then
       before.fused = true
     else
       run[#run + 1] = l
@@ -325,12 +339,24 @@ local function fuse(list)
   return run
 end
 
+-- Where the device writes a mirrored border in the norm's own kernel, the norm in front of a convolution makes it.
+local function give_borders(runs)
+  for k, l in ipairs(runs) do
+    local after = runs[k + 1]
+    if l.is_norm and after and after.edge == "reflect" and after.pad > 0 and core.device_info().pads then
+      l.options.pad = after.pad
+      after.options.pad, after.options.edge = 0, "zero"
+    end
+  end
+end
+
 local function build_seq(self, b, s)
   for k, l in ipairs(self.list) do
     if l.has_bias and l.bias == nil then l.bias = not (self.list[k + 1] and self.list[k + 1].is_norm) end
     s = b:child(k, l, s)
   end
   self.runs = fuse(self.list)
+  give_borders(self.runs)
   return s
 end
 

@@ -2,6 +2,7 @@
 local core = require "sumi.core"
 local util = require "sumi.util"
 local context = require "sumi.context"
+local replay = require "sumi.replay"
 
 local memory = {}
 
@@ -26,27 +27,19 @@ function Pool:reserve(shape, dtype)
   return self.images
 end
 
+-- How many pictures are stored now; afterwards, with n more. A replayed step asks as often as a played one.
+function Pool:advance(n)
+  local before = self.count
+  self.count = math.min(self.size, before + n)
+  return before
+end
+
 Pool.__call = core.entry(function(self, x)
   if not core.is_tensor(x) then core.fail("pool: wants a batch of pictures, a tensor; got " .. util.show(x)) end
   x = x:detach()
   if self.size == 0 or context.mode ~= "train" then return x end
-  local store = self.images or self:reserve(x:shape(), x:dtype())
-  local out = core.full(0, x:shape(), nil, x:dtype())
-  for k = 1, #x do
-    local new, to = x:rows(k), out:rows(k)
-    if self.count < self.size then
-      self.count = self.count + 1
-      core.ops.copy_into(store:rows(self.count), new)
-      core.ops.copy_into(to, new)
-    elseif core.draw() > 0.5 then
-      local old = store:rows(1 + math.floor(core.draw() * self.size))
-      core.ops.copy_into(to, old)
-      core.ops.copy_into(old, new)
-    else
-      core.ops.copy_into(to, new)
-    end
-  end
-  return out
+  local store, n = self.images or self:reserve(x:shape(), x:dtype()), #x
+  return core.pool(store, x, (replay.live(function() return self:advance(n) end)))
 end)
 
 -- ---- average of weights ----

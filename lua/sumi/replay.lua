@@ -121,7 +121,11 @@ function Replay:learn(k, at)
     core.list_free(k.last.list)
     k.last, why = nil, what
     if ok then
-      core.list_ready(r.list)
+      local no_graph = core.list_ready(r.list)
+      if no_graph and self.game.say and not self.told then
+        self.game.say("steps are replayed op by op, not as one graph: " .. no_graph)
+        self.told = true
+      end
       k.ready = r
       return
     end
@@ -200,6 +204,7 @@ function replay.check(game, at)
   local ok, r = pcall(record, game, at, true)
   core.step_end()
   undo()
+  if not ok and type(r) == "table" and r.code == 6 then error(r, 0) end   -- a device tells a failure once
   if not ok then return end              -- the step itself will tell
   core.list_fits(r.list)
   core.list_free(r.list)

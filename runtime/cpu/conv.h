@@ -45,6 +45,8 @@ bool su_conv_by_product(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir d
 bool su_conv_by_direct(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir); /* direct.c */
 bool su_conv_by_thin(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);     /* thin.c */
 bool su_conv_by_dnn(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir);      /* dnn.c */
+/* parts.c: a and b are bf16, so is out unless f32_out (of gw always); false too where f32 kernels are faster. */
+bool su_conv_by_parts(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir, bool f32_out);
 
 /* Plans a conv op: chooses who runs it from shape and CPU alone (never by timing, so that a run repeats),
  * adds the padding for edge reflect. in = {x,w,b?} | {gy,w,b?} | {x,gy}. Fails with a message when nobody

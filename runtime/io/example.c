@@ -181,22 +181,36 @@ const char *su_examples_reason(su_examples *s, int64_t i) { return atomic_load(&
 /* v -> 0 .. n-1, each equally likely to within 2^-32 n. */
 static int32_t below(uint32_t v, int64_t n) { return (int32_t)((uint64_t)v * (uint64_t)n >> 32); }
 
+static void write_numbers(const su_examples *s, const uint8_t *p, int32_t c, bool mirror, float *out) {
+  if (!mirror) {
+    for (int32_t k = 0; k < s->w * c; k++) *out++ = s->shade[p[k]];
+    return;
+  }
+  for (int32_t x = s->w - 1; x >= 0; x--)
+    for (int32_t k = 0; k < c; k++) *out++ = s->shade[p[x * c + k]];
+}
+
+static void write_bytes(const su_examples *s, const uint8_t *p, int32_t c, bool mirror, uint8_t *out) {
+  if (!mirror) {
+    memcpy(out, p, (size_t)s->w * (size_t)c);
+    return;
+  }
+  for (int32_t x = s->w - 1; x >= 0; x--)
+    for (int32_t k = 0; k < c; k++) *out++ = p[x * c + k];
+}
+
 static void write_plane(const su_examples *s, const su_image *from, int32_t top, int32_t left, bool mirror,
-                        float *out) {
+                        su_plane out) {
   const int32_t c = from->c;
   for (int32_t y = 0; y < s->h; y++) {
     const uint8_t *p = from->data + ((int64_t)(top + y) * from->w + left) * c;
-    if (!mirror) {
-      for (int32_t k = 0; k < s->w * c; k++) *out++ = s->shade[p[k]];
-      continue;
-    }
-    for (int32_t x = s->w - 1; x >= 0; x--)
-      for (int32_t k = 0; k < c; k++) *out++ = s->shade[p[x * c + k]];
+    if (out.number) write_numbers(s, p, c, mirror, out.number + (int64_t)y * s->w * c);
+    else write_bytes(s, p, c, mirror, out.byte + (int64_t)y * s->w * c);
   }
 }
 
 bool su_examples_put(const su_examples *s, const su_pixels *e, su_philox draws, su_fetcher *f,
-                     float *const *out) {
+                     const su_plane *out) {
   const su_look *k = &s->o.look;
   int32_t extra = k->jitter && k->train ? below(draws.v[3], k->jitter + 1) : 0, h = e->h, w = e->w;
   if (k->jitter) load_size(k, extra, e->h, e->w, &h, &w);

@@ -61,8 +61,14 @@ void su_examples_shape(const su_examples *s, int64_t hwc[3]); /* of what put wri
 const su_pixels *su_examples_fetch(su_examples *s, int64_t *i, su_fetcher *f);
 /* Why example i is broken; NULL if it is not known to be. */
 const char *su_examples_reason(su_examples *s, int64_t i);
-/* Augment with these draws and write f32 [h,w,c] in [-1,1], one array per plane. */
+/* Where a plane [h,w,c] goes: as numbers in [-1,1], or (number NULL) as bytes for a device that makes the same numbers of
+ * them (nn/picture.c). */
+typedef struct su_plane {
+  float *number;
+  uint8_t *byte;
+} su_plane;
+/* Augment with these draws and write every plane. */
 bool su_examples_put(const su_examples *s, const su_pixels *p, su_philox draws, su_fetcher *f,
-                     float *const *out);
+                     const su_plane *out);
 
 #endif

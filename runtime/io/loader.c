@@ -17,7 +17,7 @@ enum state { FREE, FILLING, READY, FAILED };
 struct slot {
   enum state state;
   int64_t step;
-  float *memory; /* what batch points into */
+  void *memory; /* what batch points into */
   su_batch batch;
   int n_bad;
   int64_t bad[2 * SU_MAX_BAD]; /* 2 * example + side */
@@ -90,17 +90,21 @@ static int64_t example_at(struct worker *w, int side, int64_t step, int64_t i, i
 
 /* ---- filling a batch ---- */
 
-static int64_t image_floats(const su_loader *l, int side) {
+static int64_t image_size(const su_loader *l, int side) {
   int64_t hwc[3];
   su_examples_shape(l->side[side], hwc);
   return hwc[0] * hwc[1] * hwc[2];
+}
+
+static su_plane plane_of(const su_batch *b, int image, int64_t at) {
+  return (su_plane){b->image[image] ? b->image[image] + at : NULL, b->byte[image] ? b->byte[image] + at : NULL};
 }
 
 static bool fill_side(struct worker *w, int side, struct slot *slot) {
   su_loader *l = w->l;
   su_examples *s = l->side[side];
   su_fetcher *f = &w->fetch[side];
-  const int64_t size = image_floats(l, side);
+  const int64_t size = image_size(l, side);
   f->n_bad = 0;
   for (int64_t i = 0; i < l->o.batch; i++) {
     int64_t pass, at = example_at(w, side, slot->step, i, &pass);
@@ -108,8 +112,7 @@ static bool fill_side(struct worker *w, int side, struct slot *slot) {
         su_philox_at(l->o.seed, 0, (uint32_t)pass, (uint32_t)at, STREAM_CHANGE + (uint32_t)side);
     const su_pixels *e = su_examples_fetch(s, &at, f);
     if (!e) return false;
-    float *out[2] = {slot->batch.image[side] + i * size,
-                     slot->batch.image[1] ? slot->batch.image[1] + i * size : NULL};
+    const su_plane out[2] = {plane_of(&slot->batch, side, i * size), plane_of(&slot->batch, 1, i * size)};
     if (!su_examples_put(s, e, draws, f, out)) return false;
     if (side == 0 && l->labels) slot->batch.label[i] = l->labels[at];
   }
@@ -251,14 +254,19 @@ static bool open_sides(su_loader *l) {
 }
 
 static bool make_slot(su_loader *l, struct slot *slot) {
-  int64_t size[2] = {l->o.batch * image_floats(l, 0), 0};
+  int64_t size[2] = {l->o.batch * image_size(l, 0), 0};
   slot->batch.n_images = l->sides == 2 ? 2 : su_examples_planes(l->side[0]);
-  if (slot->batch.n_images == 2) size[1] = l->o.batch * image_floats(l, l->sides - 1);
-  slot->memory = su_malloc((size_t)(size[0] + size[1] + l->o.batch) * sizeof(float));
+  if (slot->batch.n_images == 2) size[1] = l->o.batch * image_size(l, l->sides - 1);
+  const size_t each = l->o.bytes ? 1 : sizeof(float);
+  slot->memory = su_malloc((size_t)(size[0] + size[1]) * each + (size_t)l->o.batch * sizeof(float));
   if (!slot->memory) return false;
-  slot->batch.image[0] = slot->memory;
-  if (size[1]) slot->batch.image[1] = slot->memory + size[0];
-  if (l->labels) slot->batch.label = slot->memory + size[0] + size[1];
+  float *label = slot->memory;
+  if (l->labels) slot->batch.label = label;
+  for (int k = 0; k < slot->batch.n_images; k++) {
+    char *at = (char *)(label + l->o.batch) + (size_t)(k ? size[0] : 0) * each;
+    if (l->o.bytes) slot->batch.byte[k] = (uint8_t *)at;
+    else slot->batch.image[k] = (float *)(void *)at;
+  }
   slot->step = -1;
   return true;
 }

@@ -19,6 +19,7 @@ typedef struct su_loader_options {
   int64_t batch, start;        /* start: the step that will be asked for first */
   uint64_t seed;
   bool shuffle;
+  bool bytes;          /* batches hold bytes, not numbers */
   int threads;         /* 0: batches are made when asked for */
   int64_t cache_bytes; /* RAM for decoded images; examples beyond it are read each time */
 } su_loader_options;
@@ -27,6 +28,7 @@ typedef struct su_loader_options {
 typedef struct su_batch {
   int n_images;    /* 1, or 2 for pairs and two sides */
   float *image[2]; /* [batch,h,w,c] in [-1,1] */
+  uint8_t *byte[2]; /* the same as bytes, if the options say so; image is NULL then */
   float *label;    /* [batch] or NULL */
 } su_batch;
 

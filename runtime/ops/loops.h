@@ -28,11 +28,11 @@ static inline void su_loop_range(void *arg, int64_t first, int64_t last) {
 }
 
 /* bf16: widened, computed and rounded a stretch at a time, which stays in the L1 cache. */
-enum { SU_STRETCH = 2048 };
+enum { SU_STRETCH = 2048, SU_APART = SU_STRETCH + 16 };   /* loads and stores 4 KiB apart would wait for each other */
 
 static inline void su_loop_range_bf16(void *arg, int64_t first, int64_t last) {
   const su_loop_arg *l = arg;
-  float a[SU_STRETCH], b[SU_STRETCH], y[SU_STRETCH];
+  float a[SU_APART], b[SU_APART], y[SU_APART];
   for (int64_t k = first; k < last; k += SU_STRETCH) {
     const int64_t n = last - k < SU_STRETCH ? last - k : SU_STRETCH;
     su_widen(a, (const uint16_t *)l->a + k, n);
