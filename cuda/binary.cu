@@ -1,4 +1,5 @@
-/* binary.cu -- elementwise functions of two tensors, broadcast as in numpy, and acc and copy_into (runtime/ops/binary.c). */
+/* binary.cu -- elementwise functions of two tensors, broadcast as in numpy, and acc and copy_into
+ * (runtime/ops/binary.c). */
 #include "items.h"
 
 #include <string.h>
@@ -18,7 +19,8 @@ template <class F, class T> struct same {
   }
 };
 
-template <class F, class T> CU_KERNEL(CU_THREADS) same_kernel(int64_t n, bool wide, const T *a, const T *b, T *y) {
+template <class F, class T>
+CU_KERNEL(CU_THREADS) same_kernel(int64_t n, bool wide, const T *a, const T *b, T *y) {
   const int64_t base = cu_base();
   same<F, T> m = {a + base, b + base, y + base};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
@@ -35,7 +37,8 @@ template <int V, class T> CU_DEVICE void get_or_repeat(const T *p, int64_t strid
   for (int k = 0; k < V; k++) f[k] = one;
 }
 
-template <int V, class F, class T> CU_KERNEL(CU_THREADS) walk_kernel(int64_t n, cu_walk w, const T *a, const T *b, T *y) {
+template <int V, class F, class T>
+CU_KERNEL(CU_THREADS) walk_kernel(int64_t n, cu_walk w, const T *a, const T *b, T *y) {
   const int64_t base = cu_base();
   const int count = cu_left(base, n);
   for (int i = (int)threadIdx.x * V; i < count; i += CU_THREADS * V) {
@@ -50,7 +53,8 @@ template <int V, class F, class T> CU_KERNEL(CU_THREADS) walk_kernel(int64_t n, 
   }
 }
 
-template <class F, class T> void binary_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
+template <class F, class T>
+void binary_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   constexpr int W = 16 / sizeof(T);
   const char *name = p->call.op->name;
   const su_spec *ys = &p->call.out[0];

@@ -1,12 +1,14 @@
 /* blas.cu -- matrix products by cuBLASLt; see blas.h.
  *
- * cuBLASLt counts in columns: our row-major y [m,n] is its y' (n x m), so y = A B is asked for as y' = B' A'. The choice is
- * its heuristics' first algorithm whose partial sums meet in a fixed order; nothing is timed. */
+ * cuBLASLt counts in columns: our row-major y [m,n] is its y' (n x m), so y = A B is asked for as y' = B'
+ * A'. The choice is its heuristics' first algorithm whose partial sums meet in a fixed order; nothing is
+ * timed. */
 #include "blas.h"
 
 #include <stdio.h>
 
-#if !defined SUMI_EMU && __has_include(<cublasLt.h>)
+/* SUMI_PLAYED: a test plays NVIDIA's libraries in the emulator (tests/cudnn). */
+#if (!defined SUMI_EMU || defined SUMI_PLAYED) && __has_include(<cublasLt.h>)
 #include <cublasLt.h>
 #include <dlfcn.h>
 
@@ -93,24 +95,29 @@ bool set(product *g, cublasLtMatmulDescAttributes_t name, const void *v, size_t 
 
 /* A row-major [rows,columns] matrix as cuBLASLt sees it. */
 bool layout(cublasLtMatrixLayout_t *at, cudaDataType_t type, int64_t rows, int64_t columns) {
-  return lt.cublasLtMatrixLayoutCreate(at, type, (uint64_t)columns, (uint64_t)rows, columns) == CUBLAS_STATUS_SUCCESS;
+  return lt.cublasLtMatrixLayoutCreate(at, type, (uint64_t)columns, (uint64_t)rows, columns) ==
+         CUBLAS_STATUS_SUCCESS;
 }
 
 bool describe(product *g, const su_call *c) {
   const cudaDataType_t in = c->in[0].dtype == SU_BF16 ? CUDA_R_16BF : CUDA_R_32F;
   const cudaDataType_t out = c->out[0].dtype == SU_BF16 && !g->wide ? CUDA_R_16BF : CUDA_R_32F;
-  const cublasComputeType_t compute = in == CUDA_R_32F && c->dev->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  const cublasComputeType_t compute =
+      in == CUDA_R_32F && c->dev->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   const cublasOperation_t a = g->ta ? CUBLAS_OP_T : CUBLAS_OP_N, b = g->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasLtEpilogue_t add = CUBLASLT_EPILOGUE_BIAS;
   if (lt.cublasLtMatmulDescCreate(&g->how, compute, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
-  if (!set(g, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) || !set(g, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a)) return false;
+  if (!set(g, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) ||
+      !set(g, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a))
+    return false;
   if (g->inside && !set(g, CUBLASLT_MATMUL_DESC_EPILOGUE, &add, sizeof add)) return false;
   return layout(&g->a, in, g->ta ? g->k : g->m, g->ta ? g->m : g->k) &&
          layout(&g->b, in, g->tb ? g->n : g->k, g->tb ? g->k : g->n) && layout(&g->y, out, g->m, g->n);
 }
 
 bool prefer(cublasLtMatmulPreference_t p) {
-  const uint32_t in_order = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, align = 16;
+  const uint32_t in_order = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
+                 align = 16;
   bool ok = true;
   auto put = [&](cublasLtMatmulPreferenceAttributes_t name, const void *v, size_t bytes) {
     ok = ok && lt.cublasLtMatmulPreferenceSetAttribute(p, name, v, bytes) == CUBLAS_STATUS_SUCCESS;
@@ -129,9 +136,9 @@ bool choose(product *g) {
   cublasLtMatmulHeuristicResult_t found[8];
   int n = 0;
   if (lt.cublasLtMatmulPreferenceCreate(&p) != CUBLAS_STATUS_SUCCESS) return false;
-  if (!prefer(p) ||
-      lt.cublasLtMatmulAlgoGetHeuristic(handle, g->how, g->b, g->a, g->y, g->y, p, 8, found, &n) != CUBLAS_STATUS_SUCCESS)
-    n = 0;
+  const bool asked = prefer(p) && lt.cublasLtMatmulAlgoGetHeuristic(handle, g->how, g->b, g->a, g->y, g->y, p, 8,
+                                                                    found, &n) == CUBLAS_STATUS_SUCCESS;
+  if (!asked) n = 0;
   lt.cublasLtMatmulPreferenceDestroy(p);
   for (int k = 0; k < n; k++) {
     if (found[k].state != CUBLAS_STATUS_SUCCESS || found[k].workspaceSize > WORKSPACE) continue;
@@ -148,16 +155,23 @@ void exec(const su_plan *p, void *const *in, void *const *out, const double *, v
   const float one = 1, zero = 0;
   const float *bias = g->bias ? (const float *)in[2] : nullptr;
   void *y = g->wide ? scratch + rounded(g->scratch) : out[0];
-  if (g->inside) lt.cublasLtMatmulDescSetAttribute(g->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
-  cublasStatus_t status = lt.cublasLtMatmul(handle, g->how, &one, in[1], g->b, in[0], g->a, &zero, y, g->y, y, g->y, &g->algo,
-                                            scratch, g->scratch, (cudaStream_t)cu_stream());
-  if (status != CUBLAS_STATUS_SUCCESS) rt_keep(false, "%s: cuBLASLt fails with status %d", p->call.op->name, (int)status);
+  if (g->inside)
+    lt.cublasLtMatmulDescSetAttribute(g->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+  cublasStatus_t status = lt.cublasLtMatmul(handle, g->how, &one, in[1], g->b, in[0], g->a, &zero, y, g->y, y,
+                                            g->y, &g->algo, scratch, g->scratch, (cudaStream_t)cu_stream());
+  if (status != CUBLAS_STATUS_SUCCESS)
+    rt_keep(false, "%s: cuBLASLt fails with status %d", p->call.op->name, (int)status);
   if (!bias || g->inside) return;
-  if (g->wide) cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0, (bf16 *)out[0]);
-  else cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0, (float *)out[0]);
+  if (g->wide)
+    cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0,
+                (bf16 *)out[0]);
+  else
+    cu_epilogue("linear_epilogue", g->m, g->n, (const float *)y, g->n, bias, SU_CONV_PLAIN, 0,
+                (float *)out[0]);
 }
 
-/* inside: with cuBLASLt's bias. It adds an f32 one to an f32 result; a bf16 one is made wide and rounded by us. */
+/* inside: with cuBLASLt's bias. It adds an f32 one to an f32 result; a bf16 one is made wide and rounded
+ * by us. */
 product *plan(const su_call *c, bool inside) {
   product *g = new (std::nothrow) product();
   if (!g) return nullptr;
@@ -182,7 +196,7 @@ bool cu_blas_matmul(su_plan *p) {
   p->state = g;
   p->state_free = free_product;
   p->workspace = rounded(g->scratch) + (g->wide ? (size_t)(g->m * g->n) * sizeof(float) : 0);
-  if (p->workspace) p->workspace += ALIGN;                               /* the scratch begins at a multiple */
+  if (p->workspace) p->workspace += ALIGN; /* the scratch begins at a multiple */
   return true;
 }
 
@@ -198,6 +212,8 @@ void cu_blas_version(char *buf, size_t n) {
 #else
 
 bool cu_blas_matmul(su_plan *) { return false; }
-void cu_blas_version(char *buf, size_t n) { snprintf(buf, n, "no cuBLASLt: this build was made without its headers"); }
+void cu_blas_version(char *buf, size_t n) {
+  snprintf(buf, n, "no cuBLASLt: this build was made without its headers");
+}
 
 #endif

@@ -8,8 +8,8 @@ extern "C" {
 #include "../runtime/op.h"
 }
 
-/* Plans matmul(a, b, ta, tb) or linear(x, w, b?), operands f32 or bf16, result as the shape rule chose (f32 or bf16). False,
- * without a message, when cuBLASLt can't: then p is as it was. */
+/* Plans matmul(a, b, ta, tb) or linear(x, w, b?), operands f32 or bf16, result as the shape rule chose
+ * (f32 or bf16). False, without a message, when cuBLASLt can't: then p is as it was. */
 bool cu_blas_matmul(su_plan *p);
 
 /* "cuBLASLt 13.1.0", or why there is none. */

@@ -1,12 +1,12 @@
-/* conv.cu -- convolution and its two adjoints (nn/conv.c has the formulas): cuDNN where it is there and has a plan (dnn.h), else the
- * kernels here, which serve every geometry. Without groups they are products in tiles (tile.h) whose operands are read
- * through the taps, nothing is copied:
+/* conv.cu -- convolution and its two adjoints (nn/conv.c has the formulas): cuDNN where it is there and has a plan
+ * (dnn.h), else the kernels here, which serve every geometry. Without groups they are products in tiles (tile.h)
+ * whose operands are read through the taps, nothing is copied:
  *   y  [pixels of y, co]       = x seen through the taps  times w          k = (tap, ci)
  *   gx [pixels of x, ci]       = gy gathered              times w          k = (tap, co)
  *   gw [co, (tap, ci)]         = gy transposed            times x seen through the taps, k = pixels of y
- * A stride leaves most taps of a pixel of gx without a gy; pixels of one phase (i mod sh, j mod sw) meet the same taps, so every
- * phase is a product of its own over those alone. With groups (or more phases than MAX_PHASES) plain loops.
- * A mirrored edge: x is read mirrored; gx is made for the padded image, then folded (conv_edge.h). */
+ * A stride leaves most taps of a pixel of gx without a gy; pixels of one phase (i mod sh, j mod sw) meet the same
+ * taps, so every phase is a product of its own over those alone. With groups (or more phases than MAX_PHASES)
+ * plain loops. A mirrored edge: x is read mirrored; gx is made for the padded image, then folded (conv_edge.h). */
 #include "conv_edge.h"
 #include "edge.h"
 #include "tile.h"
@@ -15,8 +15,8 @@ extern "C" {
 #include "../nn/conv.h"
 }
 
-/* The emulator has no cuDNN, but for the test that plays it (tests/cudnn). */
-#if !defined SUMI_EMU || defined SUMI_HAVE_CUDNN
+/* SUMI_PLAYED: a test plays NVIDIA's libraries in the emulator (tests/cudnn). */
+#if !defined SUMI_EMU || defined SUMI_PLAYED
 #define BY_CUDNN
 #include "dnn.h"
 #endif
@@ -78,7 +78,8 @@ template <class T> struct gathered_gy {
   }
   CU_DEVICE cursor begin(const tile_row *, int, int k0, int k1) const { return {k0 + (int)threadIdx.x % TILE_K, k1}; }
   CU_DEVICE void load(cursor &c, const tile_row *r, float (&v)[8]) const {
-    const int tap = c.k / g.co, channel = c.k % g.co, up = tap / right.count * down.apart, left = tap % right.count * right.apart;
+    const int tap = c.k / g.co, channel = c.k % g.co;
+    const int up = tap / right.count * down.apart, left = tap % right.count * right.apart;
     CU_UNROLL
     for (int i = 0; i < 8; i++) {
       const tile_row q = r[threadIdx.x / TILE_K + 8u * (unsigned)i];
@@ -129,12 +130,14 @@ template <class T> struct pixels_of_x {
   CU_DEVICE cursor begin(const tile_row *, int row0, int k0, int k1) const {
     const int k = k0 + (int)threadIdx.x / TILE, row = row0 + (int)threadIdx.x % TILE, tap = row / g.ci;
     const int channel = tap < g.kh * g.kw ? row % g.ci : -1;
-    return {k, k1, k / g.ow / g.oh, k / g.ow % g.oh, k % g.ow, tap / g.kw * g.dh - g.pt, tap % g.kw * g.dw - g.pl, channel};
+    const int down = tap / g.kw * g.dh - g.pt, right = tap % g.kw * g.dw - g.pl;
+    return {k, k1, k / g.ow / g.oh, k / g.ow % g.oh, k % g.ow, down, right, channel};
   }
   CU_DEVICE void load(cursor &c, const tile_row *, float (&v)[8]) const {
     CU_UNROLL
     for (int i = 0; i < 8; i++) {
-      const int a = cu_edge_source(c.a * g.sh + c.down, g.h, g.edge), b = cu_edge_source(c.b * g.sw + c.right, g.w, g.edge);
+      const int a = cu_edge_source(c.a * g.sh + c.down, g.h, g.edge);
+      const int b = cu_edge_source(c.b * g.sw + c.right, g.w, g.edge);
       const bool there = c.k < c.k1 && c.channel >= 0 && a >= 0 && b >= 0;
       v[i] = there ? cu_float(x[(int64_t)((c.n * g.h + a) * g.w + b) * g.ci + c.channel]) : 0;
       c.k += 2;
@@ -150,7 +153,8 @@ template <class T> CU_KERNEL(256) plain_y(geo g, const T *x, const T *w, const f
   const int64_t size = (int64_t)g.n * g.oh * g.ow * g.co, step = (int64_t)gridDim.x * 256;
   const int cig = g.ci / g.groups, cog = g.co / g.groups;
   for (int64_t k = (int64_t)blockIdx.x * 256 + threadIdx.x; k < size; k += step) {
-    const int co = (int)(k % g.co), pixel = (int)(k / g.co), b = pixel % g.ow, a = pixel / g.ow % g.oh, n = pixel / g.ow / g.oh;
+    const int co = (int)(k % g.co), pixel = (int)(k / g.co);
+    const int b = pixel % g.ow, a = pixel / g.ow % g.oh, n = pixel / g.ow / g.oh;
     float sum = bias ? bias[co] : 0;
     for (int kh = 0; kh < g.kh; kh++)
       for (int kw = 0; kw < g.kw; kw++) {
@@ -175,7 +179,8 @@ template <class T, class O> CU_KERNEL(256) plain_gx(geo g, const T *gy, const T 
   const int64_t size = (int64_t)g.n * g.h * g.w * g.ci, step = (int64_t)gridDim.x * 256;
   const int cig = g.ci / g.groups, cog = g.co / g.groups, tap = g.kh * g.kw * cig;
   for (int64_t k = (int64_t)blockIdx.x * 256 + threadIdx.x; k < size; k += step) {
-    const int ci = (int)(k % g.ci), pixel = (int)(k / g.ci), j = pixel % g.w, i = pixel / g.w % g.h, n = pixel / g.w / g.h;
+    const int ci = (int)(k % g.ci), pixel = (int)(k / g.ci);
+    const int j = pixel % g.w, i = pixel / g.w % g.h, n = pixel / g.w / g.h;
     float sum = bias ? bias[ci] : 0;
     for (int kh = 0; kh < g.kh; kh++)
       for (int kw = 0; kw < g.kw; kw++) {
@@ -200,7 +205,8 @@ template <class T> CU_KERNEL(128) plain_gw(geo g, const T *x, const T *gy, float
     const int i = cu_edge_source(a * g.sh - g.pt + kh * g.dh, g.h, g.edge);
     const int j = cu_edge_source(b * g.sw - g.pl + kw * g.dw, g.w, g.edge);
     if (i < 0 || j < 0) continue;
-    sum += cu_float(x[(int64_t)((n * g.h + i) * g.w + j) * g.ci + co / cog * cig + ci]) * cu_float(gy[(int64_t)q * g.co + co]);
+    const int64_t at = (int64_t)((n * g.h + i) * g.w + j) * g.ci + co / cog * cig + ci;
+    sum += cu_float(x[at]) * cu_float(gy[(int64_t)q * g.co + co]);
   }
   sum = cu_warp_sum(sum);
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
@@ -265,7 +271,8 @@ template <class T> void run_y(const geo &g, const T *x, const T *w, const float 
 }
 
 /* T: gy and w; O: what is written, with its dtype. */
-template <class T, class O> void run_gx(const geo &g, const T *gy, const T *w, const float *bias, O *gx, int dtype, void *ws) {
+template <class T, class O>
+void run_gx(const geo &g, const T *gy, const T *w, const float *bias, O *gx, int dtype, void *ws) {
   const int64_t size = (int64_t)g.n * g.h * g.w * g.ci;
   if (size == 0) return;
   if (!in_phases(g)) {
@@ -296,7 +303,8 @@ size_t parts_of_gx(const geo &g) {
   size_t most = 0;
   if (in_phases(g))
     each_phase(g, [&](const phase &down, const phase &right) {
-      const size_t ws = tile_workspace((int64_t)g.n * down.pixels * right.pixels, g.ci, (int64_t)down.count * right.count * g.co);
+      const int64_t m = (int64_t)g.n * down.pixels * right.pixels, k = (int64_t)down.count * right.count * g.co;
+      const size_t ws = tile_workspace(m, g.ci, k);
       if (ws > most) most = ws;
     });
   return most;
@@ -323,7 +331,8 @@ template <class T> void exec_gx_typed(const su_conv_geo *c, int dtype, void *con
   run_gx(geo_of(&inner), gy, w, nullptr, padded, SU_F32, ws + (cu_edge_size(c) + 15) / 16 * 64);
   if (!cu_edge_size(c)) return;
   cu_edge_fold(c, SU_F32, padded, dtype, bias, out[0]);
-  if (c->act) cu_epilogue("conv_gx", c->n * c->h * c->w, c->ci, (const T *)out[0], c->ci, nullptr, c->act, c->slope, (T *)out[0]);
+  T *gx = (T *)out[0];
+  if (c->act) cu_epilogue("conv_gx", c->n * c->h * c->w, c->ci, (const T *)gx, c->ci, nullptr, c->act, c->slope, gx);
 }
 
 void exec_gx(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
@@ -340,7 +349,8 @@ void exec_gw(const su_plan *p, void *const *in, void *const *out, const double *
 
 /* Pixels, and the lines that are summed, are counted in 32 bits; numbers are not. */
 bool countable(const su_plan *p, const su_conv_geo *c) {
-  const int64_t most = INT_MAX / 2, h = c->h + c->pt + c->pb, w = c->w + c->pl + c->pr, line = c->ci > c->co ? c->ci : c->co;
+  const int64_t most = INT_MAX / 2, line = c->ci > c->co ? c->ci : c->co;
+  const int64_t h = c->h + c->pt + c->pb, w = c->w + c->pl + c->pr;
   if (h <= most && w <= most && h * w <= most && c->n * h * w <= most && c->kh * c->kw <= most / (line + 1)) return true;
   return su_fail("%s: this device counts up to 2^30 pixels, and weights per channel", p->call.op->name);
 }

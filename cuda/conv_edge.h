@@ -1,5 +1,6 @@
-/* conv_edge.h -- the mirrored border of edge=reflect as a copy: what a convolution that only knows zeros around an image
- * needs before it (conv, conv_gw) or behind it (conv_gx). The kernels are in pad.cu. Launches only: for exec.
+/* conv_edge.h -- the mirrored border of edge=reflect as a copy: what a convolution that only knows zeros around an
+ * image needs before it (conv, conv_gw) or behind it (conv_gx). The kernels are in pad.cu. Launches only: for
+ * exec.
  *
  * The padded image is [n, h+pt+pb, w+pl+pr, ci]; a convolution without padding over it is the mirrored one. */
 #ifndef SUMI_CUDA_CONV_EDGE_H

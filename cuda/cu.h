@@ -1,9 +1,9 @@
-/* cu.h -- inside the plug-in: how an op gets its CUDA kernels, and how they are launched. The device itself is in device.cpp;
- * CUDA's runtime (or its stand-in for tests) is behind rt.h.
+/* cu.h -- inside the plug-in: how an op gets its CUDA kernels, and how they are launched. The device itself
+ * is in device.cpp; CUDA's runtime (or its stand-in for tests) is behind rt.h.
  *
- * A file cuda/NAME.cu accelerates runtime/ops/NAME.c or nn/NAME.c: for each op a plan (judged call in, exec, workspace and state out)
- * and CU_OP("name", plan, digest). Host code calls the runtime's functions (su_fail, su_malloc, ...), which the
- * program that loaded the plug-in provides. */
+ * A file cuda/NAME.cu accelerates runtime/ops/NAME.c or nn/NAME.c: for each op a plan (judged call in,
+ * exec, workspace and state out) and CU_OP("name", plan, digest). Host code calls the runtime's functions
+ * (su_fail, su_malloc, ...), which the program that loaded the plug-in provides. */
 #ifndef SUMI_CUDA_CU_H
 #define SUMI_CUDA_CU_H
 
@@ -13,15 +13,17 @@ extern "C" {
 #include "../runtime/op.h"
 }
 
-/* What a kernel needs of its op's reals, as up to 8 words; NULL: the reals as floats, in order. Runs on the host, each time. */
+/* What a kernel needs of its op's reals, as up to 8 words; NULL: the reals as floats, in order. Runs on the
+ * host, each time. */
 typedef void cu_digest(const su_plan *p, const double *r, uint32_t *w);
 
-/* Several executions of an op as one launch. A captured step may run consecutive executions through cu_op.many when they have
- * one op, one dtype, the same ints and the same inputs absent, and when none of them reads or writes what another one writes (the
- * counter `bad` of adam and sgd excepted: its additions stay in order). The results have the bits that exec gives.
- * items: a table in device memory that stays as it is; item k owns the blocks from items[k].first on, cu_blocks(n, CU_SPAN) of
- * them (so `first` is the sum of those before), `blocks` in all. ws: 4 * blocks bytes in device memory, as exec's workspace.
- * p: the plan of any of them. Like exec it only launches: the table and ws must outlive the captured step. */
+/* Several executions of an op as one launch. A captured step may run consecutive executions through
+ * cu_op.many when they have one op, one dtype, the same ints and the same inputs absent, and when none of
+ * them reads or writes what another one writes (the counter `bad` of adam and sgd excepted: its additions
+ * stay in order). The results have the bits that exec gives. items: a table in device memory that stays as
+ * it is; item k owns the blocks from items[k].first on, cu_blocks(n, CU_SPAN) of them (so `first` is the
+ * sum of those before), `blocks` in all. ws: 4 * blocks bytes in device memory, as exec's workspace. p: the
+ * plan of any of them. Like exec it only launches: the table and ws must outlive the captured step. */
 struct cu_item {
   void *in[SU_MAX_IN];                  /* what exec gets */
   const uint32_t *at;                   /* its words in the step block; NULL: the op has no reals */
@@ -56,7 +58,7 @@ static inline void cu_word_f(uint32_t *w, float f) {
   *w = x.u;
 }
 
-/* Blocks of `per` that cover n, at most 2^30. Kernels over elements stride by the grid: for (i = id; i < n; i += threads). */
+/* Blocks of `per` that cover n: at least one, at most 2^30. */
 static inline unsigned cu_blocks(int64_t n, int64_t per) {
   int64_t b = (n + per - 1) / per;
   return (unsigned)(b < 1 ? 1 : b > (1 << 30) ? (1 << 30) : b);

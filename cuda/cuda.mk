@@ -23,7 +23,7 @@ $(BUILD)/emu/%.o: % cuda/cuda.mk
 $(BUILD)/emu-asan/%.o: % cuda/cuda.mk
 	@mkdir -p $(@D)
 	@echo "  c++     $< (asan)"
-	@$(CXX) $(EMU_FLAGS) -O1 -fno-omit-frame-pointer -fsanitize=address -MMD -MP -x c++ -c -o $@ $<
+	@$(CXX) $(EMU_FLAGS) -O2 -fno-omit-frame-pointer -fsanitize=address -MMD -MP -x c++ -c -o $@ $<
 
 # Renamed into place: a program that has the old one loaded keeps it.
 $(BUILD)/libsumi_emu.so: $(EMU_OBJ)
@@ -37,9 +37,10 @@ $(BUILD)/emu-asan/libsumi_emu.so: $(ASAN_OBJ)
 # ---- CUDA ----
 ifneq ($(NVCC),)
 PLUGINS  += $(BUILD)/libsumi_cuda.so
-CUDNN_H  := $(shell echo '\#include <cudnn.h>' | $(NVCC) -x cu -E - >/dev/null 2>&1 && echo 1)
+CUDNN_H  := $(shell echo '\#include <cudnn.h>' | $(NVCC) -x c -E - >/dev/null 2>&1 && echo 1)
+SMALLER  := $(shell $(NVCC) --help 2>/dev/null | grep -q -e --compress-mode && echo --compress-mode=size)
 NV_FLAGS  = -std=c++17 -O3 --Werror all-warnings -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden -cudart static \
-            $(if $(CUDNN_H),-DSUMI_HAVE_CUDNN)
+            $(SMALLER) $(if $(CUDNN_H),-DSUMI_HAVE_CUDNN)
 COMMA    := ,
 SPACE    := $(subst ,, )
 NV_LEAST  = compute_$(firstword $(CUDA_ARCHS))
@@ -83,3 +84,31 @@ else
 endif
 endif
 .PHONY: found-cuda
+
+# ---- what a bare GPU machine needs, in one folder: a driver, and at best cuDNN and cuBLASLt in a Python's wheels, are all it must have.
+# The program has its libraries inside, but for the C library, and goes without oneDNN (calls of it fail), so `cpu` lacks grouped
+# convolutions and bf16 there. GOLDENS=DIR: reference values to take along. Then, over there: tests/gpu.sh ----
+GPU     = $(BUILD)/gpu
+GOLDENS ?= $(wildcard ../shared/goldens)
+CARRIED = lua5.4 hdf5 sz aec jpeg png webp z gomp
+$(GPU)/sumi: $(OBJ)
+	@mkdir -p $(GPU)
+	@echo "  link    $@"
+	@{ echo 'typedef struct { int major, minor, patch; const char *hash; unsigned cpu, gpu; } version;'; \
+	   echo 'static const version none; const version *dnnl_version(void); const version *dnnl_version(void) { return &none; }'; \
+	   nm -u $^ | grep -o 'dnnl_[a-z0-9_]*' | sort -u | grep -vx dnnl_version | sed 's/.*/int &(void); int &(void) { return 5; }/'; \
+	 } >$(GPU)/without_dnnl.c
+	@$(CC) -O1 -c -o $(GPU)/without_dnnl.o $(GPU)/without_dnnl.c
+	@$(CC) -rdynamic -o $@ $^ $(GPU)/without_dnnl.o $(shell pkg-config --libs-only-L hdf5-serial) \
+	  -Wl,-Bstatic $(CARRIED:%=-l%) -Wl,-Bdynamic -lpthread -ldl -lm
+	@strip --strip-debug $@ && rm $(GPU)/without_dnnl.*
+gpu-bundle: $(GPU)/sumi $(PLUGINS)
+	@rm -rf $(GPU)/tests $(GPU)/goldens && mkdir -p $(GPU)/tests $(GPU)/goldens
+	@cp $(PLUGINS) $(GPU) && strip --strip-debug $(GPU)/libsumi_*.so
+	@cp -r Makefile lua runtime nn cuda $(GPU)
+	@cp -r tests/*.lua tests/gpu.sh tests/bench $(GPU)/tests
+	@for name in ops norms losses optim nets; do \
+	  [ -z "$(GOLDENS)" ] || [ ! -e "$(GOLDENS)/$$name.h5" ] || cp "$(GOLDENS)/$$name.h5" $(GPU)/goldens; done
+	@chmod -R u+w $(GPU)
+	@echo "  $(GPU): $$(du -sm $(GPU) | cut -f1) MB"; [ "$$(du -sm $(GPU) | cut -f1)" -lt 40 ]
+.PHONY: gpu-bundle

@@ -1,5 +1,6 @@
-/* dnn.cu -- runs convolutions that cuDNN has planned (dnn_conv.h), and what it leaves to us around them: the mirrored edge,
- * bias and activation where no engine takes them in, and the f32 gradient of a weight from cuDNN's bf16 one.
+/* dnn.cu -- runs convolutions that cuDNN has planned (dnn_conv.h), and what it leaves to us around them:
+ * the mirrored edge, bias and activation where no engine takes them in, and the f32 gradient of a weight
+ * from cuDNN's bf16 one.
  *
  * The first run of a plan may load kernels; a step runs once before it is captured. */
 #include "dnn.h"
@@ -16,14 +17,14 @@
 
 namespace {
 
-/* Scratch in order: what is made of the first or second operand; what cuDNN makes when that is not the op's result yet; the same
- * without its superfluous channels; cuDNN's own. */
+/* Scratch in order: what is made of the first or second operand; what cuDNN makes when that is not the
+ * op's result yet; its own. */
 struct state {
   cu_dnn_wish wish;                     /* over the mirrored image, where there is one */
   su_conv_geo g;                        /* as asked */
   cu_dnn_conv_plan plan;
   cu_dnn_pack pack;
-  size_t raw_at, narrow_at, dnn_at;     /* bytes into the scratch */
+  size_t raw_at, dnn_at;                /* bytes into the scratch */
   bool more_channels;                   /* in w and in what cuDNN makes, direction gx */
 };
 
@@ -52,8 +53,8 @@ void prepare(const state *s, void *const *in, char *scratch, const void **at) {
     at[0] = scratch;
   } else if (s->more_channels) {
     const int64_t n = g->co * g->kh * g->kw * s->plan.channels;
-    cu_launch("conv_channels", dnn_more_channels, dim3(cu_blocks(n, 256)), 256, n, (int)g->ci, (int)s->plan.channels,
-              (const bf16 *)in[1], (bf16 *)scratch);
+    cu_launch("conv_channels", dnn_more_channels, dim3(cu_blocks(n, 256)), 256, n, (int)g->ci,
+              (int)s->plan.channels, (const bf16 *)in[1], (bf16 *)scratch);
     at[1] = scratch;
   }
 }
@@ -64,21 +65,23 @@ void prepare(const state *s, void *const *in, char *scratch, const void **at) {
 template <class X, class Y> void epilogue(const state *s, const X *x, const float *bias, Y *y) {
   const su_conv_geo *g = &s->wish.g;
   const bool makes_y = s->wish.dir == SU_CONV_Y;
-  const int64_t pixels = makes_y ? g->n * g->oh * g->ow : g->n * g->h * g->w, channels = makes_y ? g->co : g->ci;
-  cu_epilogue("conv_epilogue", pixels, channels, x, s->plan.wide ? s->plan.channels : channels, bias, g->act, g->slope, y);
+  const int64_t pixels = makes_y ? g->n * g->oh * g->ow : g->n * g->h * g->w,
+                channels = makes_y ? g->co : g->ci;
+  cu_epilogue("conv_epilogue", pixels, channels, x, s->plan.wide ? s->plan.channels : channels, bias, g->act,
+              g->slope, y);
 }
 
 /* What cuDNN leaves at `raw` becomes the op's result. */
-void finish(const state *s, char *scratch, void *raw, const float *bias, void *out) {
+void finish(const state *s, void *raw, const float *bias, void *out) {
   const su_conv_geo *g = &s->wish.g;
   const int64_t cig = g->ci / g->groups;
   if (s->wish.dir == SU_CONV_GW) {
     if (s->wish.bf16)
-      cu_epilogue("conv_gw_widen", g->co * g->kh * g->kw, cig, (const bf16 *)raw, cig, nullptr, SU_CONV_PLAIN, 0, (float *)out);
+      cu_epilogue("conv_gw_widen", g->co * g->kh * g->kw, cig, (const bf16 *)raw, cig, nullptr, SU_CONV_PLAIN,
+                  0, (float *)out);
   } else if (mirrors(s, true)) {
-    float *padded = (float *)(s->more_channels ? scratch + s->narrow_at : raw);
-    if (s->more_channels) epilogue(s, (const float *)raw, nullptr, padded);
-    cu_edge_fold(&s->g, SU_F32, padded, s->wish.bf16 ? SU_BF16 : SU_F32, bias, out);
+    const int dtype = s->wish.bf16 ? SU_BF16 : SU_F32;
+    cu_edge_fold(&s->g, dtype, raw, dtype, bias, out);
   } else if (s->plan.wide) {
     epilogue(s, (const float *)raw, bias, (bf16 *)out);
   } else if (!s->plan.fused && (bias || g->act)) {
@@ -90,14 +93,14 @@ void exec(const su_plan *p, void *const *in, void *const *out, const double *, v
   state *s = (state *)p->state;
   char *scratch = (char *)(((uintptr_t)ws + ALIGN - 1) / ALIGN * ALIGN);
   const void *at[4], *bias = s->wish.dir == SU_CONV_GW ? nullptr : in[2];
-  void *raw = s->narrow_at > s->raw_at ? scratch + s->raw_at : out[0];
+  void *raw = s->dnn_at > s->raw_at ? scratch + s->raw_at : out[0];
   int n = 2;
   prepare(s, in, scratch, at);
   if (s->plan.fused && s->wish.bias) at[n++] = bias;
   at[n] = raw;
   if (!cu_dnn_run(&s->plan.choice, &s->pack, at, scratch + s->dnn_at, cu_stream()))
     rt_keep(false, "%s: cuDNN does not run its plan: %s", p->call.op->name, cu_dnn_refusal());
-  finish(s, scratch, raw, (const float *)bias, out[0]);
+  finish(s, raw, (const float *)bias, out[0]);
 }
 
 /* ---- plan ---- */
@@ -109,17 +112,15 @@ void lay_out(state *s) {
   const cu_dnn_wish *w = &s->wish;
   const su_conv_geo *g = &w->g;
   const size_t pixels = (size_t)(w->dir == SU_CONV_Y ? g->n * g->oh * g->ow : g->n * g->h * g->w);
-  size_t ahead = 0, raw = 0, narrow = 0;
+  size_t ahead = 0, raw = 0;
   s->more_channels = s->plan.wide && w->dir == SU_CONV_GX && s->plan.channels != g->ci;
   if (mirrors(s, false)) ahead = cu_edge_size(&s->g) * (w->bf16 ? 2 : 4);
   if (s->more_channels) ahead = w_size(g) / (size_t)g->ci * (size_t)s->plan.channels * 2;
   if (s->plan.wide) raw = pixels * (size_t)s->plan.channels * 4;
   else if (w->dir == SU_CONV_GW && w->bf16) raw = w_size(g) * 2;
-  else if (mirrors(s, true)) raw = pixels * (size_t)g->ci * 4;
-  if (mirrors(s, true) && s->more_channels) narrow = pixels * (size_t)g->ci * 4;
+  else if (mirrors(s, true)) raw = pixels * (size_t)g->ci * (w->bf16 ? 2 : 4);
   s->raw_at = rounded(ahead);
-  s->narrow_at = s->raw_at + rounded(raw);
-  s->dnn_at = s->narrow_at + rounded(narrow);
+  s->dnn_at = s->raw_at + rounded(raw);
 }
 
 /* cuDNN is opened for the first convolution. When it can't be, nobody asks again. */
@@ -136,18 +137,17 @@ bool fill(state *s, su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
   s->g = *g;
   s->g.reflect = g->reflect && edge;
   if (dtype != SU_F32 && dtype != SU_BF16) return false;
-  if (s->g.reflect && dir == SU_CONV_GX && g->act) return false;       /* nobody asks for it; the fold has no activation */
   s->wish.g = s->g.reflect ? cu_edge_inner(*g) : *g;
   s->wish.dir = dir;
   s->wish.bf16 = dtype == SU_BF16;
   s->wish.tf32 = p->call.dev->tf32;
-  s->wish.wide = mirrors(s, true);
-  s->wish.bias = dir != SU_CONV_GW && p->call.in[2].ndim >= 0 && !s->wish.wide;
+  s->wish.bias = dir != SU_CONV_GW && p->call.in[2].ndim >= 0;
+  if (mirrors(s, true) && (s->wish.bias || g->act)) return false; /* the fold would round twice; nobody asks */
   if (!cu_dnn_plan_conv(&s->wish, &s->plan)) return false;
   s->pack.n = cu_dnn_ids(&s->wish, &s->plan, s->pack.id);
   lay_out(s);
   p->workspace = s->dnn_at + (size_t)s->plan.choice.workspace;
-  if (p->workspace) p->workspace += ALIGN;                               /* the scratch begins at a multiple */
+  if (p->workspace) p->workspace += ALIGN; /* the scratch begins at a multiple */
   return true;
 }
 
@@ -171,7 +171,11 @@ bool cu_dnn_conv(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
 #else
 
 bool cu_dnn_conv(su_plan *, const su_conv_geo *, enum su_conv_dir) { return false; }
-bool cu_dnn_describe_device(const char *) { return su_fail("this build has no cuDNN: its headers were not there"); }
-void cu_dnn_version(char *buf, size_t n) { snprintf(buf, n, "no cuDNN: this build was made without its headers"); }
+bool cu_dnn_describe_device(const char *) {
+  return su_fail("this build has no cuDNN: its headers were not there");
+}
+void cu_dnn_version(char *buf, size_t n) {
+  snprintf(buf, n, "no cuDNN: this build was made without its headers");
+}
 
 #endif

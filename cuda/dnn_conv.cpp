@@ -4,11 +4,13 @@
 
 #include "dnn_graph.h"
 
-/* Ids of the tensors: the two operands and the result in the order of the op's call, then the bias; then what stays inside. */
+/* Ids of the tensors: the two operands and the result in the order of the op's call, then the bias; then
+ * what stays inside. */
 enum { ID_A, ID_B, ID_BIAS, ID_OUT, ID_SUM, ID_BIASED };
 
 /* A tensor in channels-last memory. cuDNN counts its dimensions n c h w whatever the memory's order. */
-static cu_desc tensor(int64_t id, cudnnDataType_t type, int64_t n, int64_t h, int64_t w, int64_t c, bool inside) {
+static cu_desc tensor(int64_t id, cudnnDataType_t type, int64_t n, int64_t h, int64_t w, int64_t c,
+                      bool inside) {
   int64_t dims[4] = {n, c, h, w}, strides[4] = {h * w * c, 1, w * c, c}, align = 16;
   cu_desc t = cu_dnn_make(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
   cu_dnn_set(t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
@@ -35,7 +37,8 @@ static cu_desc y_of(const su_conv_geo *g, int64_t id, cudnnDataType_t type, bool
 static cu_desc convolution(const su_conv_geo *g) {
   const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
   const cudnnDataType_t sums = CUDNN_DATA_FLOAT;
-  int64_t two = 2, before[2] = {g->pt, g->pl}, after[2] = {g->pb, g->pr}, stride[2] = {g->sh, g->sw}, dilation[2] = {g->dh, g->dw};
+  int64_t two = 2, before[2] = {g->pt, g->pl}, after[2] = {g->pb, g->pr}, stride[2] = {g->sh, g->sw},
+          dilation[2] = {g->dh, g->dw};
   cu_desc c = cu_dnn_make(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
   cu_dnn_set(c, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
   cu_dnn_set(c, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &sums);
@@ -54,21 +57,23 @@ struct direction {
 };
 
 static const direction directions[] = {
-  {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
-  {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
-  {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
 };
 
-static cudnnDataType_t type_of(const cu_dnn_wish *wish) { return wish->bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT; }
+static cudnnDataType_t type_of(const cu_dnn_wish *wish) {
+  return wish->bf16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+}
 
 static cu_desc convolve(const cu_dnn_wish *wish, const cu_desc &out) {
   const direction *d = &directions[wish->dir];
@@ -92,9 +97,11 @@ static cu_desc result(const cu_dnn_wish *wish, int64_t id, cudnnDataType_t type,
 }
 
 /* y = mode(x) or mode(x, b), computed in f32. */
-static cu_desc pointwise(cudnnPointwiseMode_t mode, double slope, const cu_desc &x, const cu_desc &b, const cu_desc &y) {
+static cu_desc pointwise(cudnnPointwiseMode_t mode, double slope, const cu_desc &x, const cu_desc &b,
+                         const cu_desc &y) {
   const cudnnDataType_t precision = CUDNN_DATA_FLOAT;
-  cu_desc how = cu_dnn_make(CUDNN_BACKEND_POINTWISE_DESCRIPTOR), o = cu_dnn_make(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+  cu_desc how = cu_dnn_make(CUDNN_BACKEND_POINTWISE_DESCRIPTOR),
+          o = cu_dnn_make(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
   cu_dnn_set(how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
   cu_dnn_set(how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision);
   if (mode == CUDNN_POINTWISE_RELU_FWD && slope != 0)
@@ -114,7 +121,8 @@ static bool plain(const cu_dnn_wish *wish, cu_dnn_choice *c) {
   return cu_dnn_choose({convolve(wish, result(wish, ID_OUT, type_of(wish), false))}, rule_of(wish, 64), c);
 }
 
-/* Convolution, bias, activation in one. What stays inside is f32. cuDNN compiles such plans, which takes long: few tries. */
+/* Convolution, bias, activation in one. What stays inside is f32. cuDNN compiles such plans, which takes
+ * long: few tries. */
 static bool fused(const cu_dnn_wish *wish, cu_dnn_choice *c) {
   std::vector<cu_desc> ops;
   cu_desc sum = result(wish, ID_SUM, CUDNN_DATA_FLOAT, true), y = result(wish, ID_OUT, type_of(wish), false);
@@ -127,14 +135,16 @@ static bool fused(const cu_dnn_wish *wish, cu_dnn_choice *c) {
     sum = biased;
   }
   if (wish->g.act) {
-    cudnnPointwiseMode_t mode = wish->g.act == SU_CONV_TANH ? CUDNN_POINTWISE_TANH_FWD : CUDNN_POINTWISE_RELU_FWD;
+    cudnnPointwiseMode_t mode =
+        wish->g.act == SU_CONV_TANH ? CUDNN_POINTWISE_TANH_FWD : CUDNN_POINTWISE_RELU_FWD;
     ops.push_back(pointwise(mode, wish->g.act == SU_CONV_LRELU ? wish->g.slope : 0, sum, {}, y));
   }
   return cu_dnn_choose(ops, rule_of(wish, 4), c);
 }
 
-/* An f32 result of bf16 operands: engines that are compiled make it, behind a copy within the graph. Those want rows of 16 bytes,
- * which few channels do not have: then with more channels, that the caller fills with zeros in w. */
+/* An f32 result of bf16 operands: engines that are compiled make it, behind a copy within the graph. Those
+ * want rows of 16 bytes, which few channels do not have: then with more channels, that the caller fills
+ * with zeros in w. */
 static bool wide(const cu_dnn_wish *wish, cu_dnn_conv_plan *out) {
   cu_dnn_wish w = *wish;
   const bool gx = w.dir == SU_CONV_GX;
@@ -144,7 +154,8 @@ static bool wide(const cu_dnn_wish *wish, cu_dnn_conv_plan *out) {
     if (turn == 1) w.g.ci = channels;
     cu_desc sum = result(&w, ID_SUM, CUDNN_DATA_FLOAT, true), y = result(&w, ID_OUT, CUDNN_DATA_FLOAT, false);
     out->channels = gx ? w.g.ci : w.g.co;
-    if (cu_dnn_choose({convolve(&w, sum), pointwise(CUDNN_POINTWISE_IDENTITY, 0, sum, {}, y)}, rule_of(&w, 4), &out->choice))
+    if (cu_dnn_choose({convolve(&w, sum), pointwise(CUDNN_POINTWISE_IDENTITY, 0, sum, {}, y)}, rule_of(&w, 4),
+                      &out->choice))
       return true;
   }
   return false;
@@ -155,7 +166,7 @@ bool cu_dnn_plan_conv(const cu_dnn_wish *wish, cu_dnn_conv_plan *out) {
   out->wide = false;
   out->fused = more && fused(wish, &out->choice);
   if (out->fused) return true;
-  return wish->bf16 && (more || wish->wide) ? wide(wish, out) : plain(wish, &out->choice);
+  return wish->bf16 && more ? wide(wish, out) : plain(wish, &out->choice);
 }
 
 int cu_dnn_ids(const cu_dnn_wish *wish, const cu_dnn_conv_plan *plan, int64_t *id) {

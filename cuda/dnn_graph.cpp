@@ -38,7 +38,8 @@ static bool find_functions(void *lib) {
   return true;
 }
 
-/* cuDNN opens cuBLASLt and NVRTC by their bare names when it needs them: that works when they are in already. */
+/* cuDNN opens cuBLASLt and NVRTC by their bare names when it needs them: that works when they are in
+ * already. */
 static bool load() {
   char why[400];
   void *lib = cu_library_open(&cu_lib_dnn, absent, sizeof absent);
@@ -93,8 +94,8 @@ cu_desc cu_dnn_make(cudnnBackendDescriptorType_t type) {
   return cu_desc(d, destroy);
 }
 
-bool cu_dnn_set(const cu_desc &d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
-                const void *v) {
+bool cu_dnn_set(const cu_desc &d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                int64_t count, const void *v) {
   return d && judged(dnn.cudnnBackendSetAttribute(d.get(), name, type, count, v));
 }
 
@@ -108,7 +109,8 @@ cu_desc cu_dnn_done(const cu_desc &d) {
 }
 
 /* Up to `most` values; their number, or 0. */
-static int64_t get(const cu_desc &d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t most, void *v) {
+static int64_t get(const cu_desc &d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                   int64_t most, void *v) {
   int64_t n = 0;
   return d && judged(dnn.cudnnBackendGetAttribute(d.get(), name, type, most, &n, v)) ? n : 0;
 }
@@ -138,7 +140,8 @@ static bool name_device(const cu_desc &d, cudnnBackendAttributeName_t attribute)
   return true;
 }
 
-/* Graph and plan know the handle; for a described device the plan, like engine and heuristics, knows the description. */
+/* Graph and plan know the handle; for a described device the plan, like engine and heuristics, knows the
+ * description. */
 static bool name_handle(const cu_desc &d, cudnnBackendAttributeName_t attribute) {
   return described || cu_dnn_set(d, attribute, CUDNN_TYPE_HANDLE, 1, &handle);
 }
@@ -158,7 +161,9 @@ static cu_desc graph_of(const std::vector<cu_desc> &operations) {
     at.push_back(o.get());
   }
   cu_desc g = cu_dnn_make(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-  if (!cu_dnn_set(g, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, (int64_t)at.size(), at.data())) return {};
+  if (!cu_dnn_set(g, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, (int64_t)at.size(),
+                  at.data()))
+    return {};
   if (!name_handle(g, CUDNN_ATTR_OPERATIONGRAPH_HANDLE)) return {};
   return cu_dnn_done(g);
 }
@@ -188,20 +193,24 @@ static bool read_notes(const cu_desc &config, cu_dnn_choice *out) {
   cudnnBackendBehaviorNote_t behaviour[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
   if (!at || !get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &at)) return false;
   get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &out->engine);
-  int64_t n = get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
+  int64_t n = get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                  CUDNN_NUMERICAL_NOTE_TYPE_COUNT, notes);
   out->notes = 0;
   for (int64_t k = 0; k < n; k++) out->notes |= 1u << notes[k];
-  n = get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, behaviour);
+  n = get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT,
+          behaviour);
   out->compiled = false;
   for (int64_t k = 0; k < n; k++) out->compiled |= behaviour[k] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
   return true;
 }
 
 static uint32_t forbidden(const cu_dnn_rule &rule) {
-  uint32_t never = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+  uint32_t never =
+      1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
   return !rule.exact ? never
-                     : never | 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
-                         1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
+                     : never | 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE |
+                           1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
+                           1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
 }
 
 static bool plan_of(const cu_desc &config, cu_dnn_choice *out) {
@@ -235,13 +244,17 @@ static bool make_pack(cu_dnn_pack *pack) {
   cu_desc d = cu_dnn_make(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   pack->desc.reset();
   if (!cu_dnn_set(d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, pack->n, pack->id)) return false;
-  if (!cu_dnn_set(d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pack->n, pack->at)) return false;
-  if (!cu_dnn_set(d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &pack->workspace)) return false;
+  if (!cu_dnn_set(d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, pack->n, pack->at))
+    return false;
+  if (!cu_dnn_set(d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &pack->workspace))
+    return false;
   return bool(pack->desc = cu_dnn_done(d));
 }
 
-bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at, void *workspace, void *stream) {
-  bool same = pack->desc && pack->workspace == workspace && !memcmp(pack->at, at, (size_t)pack->n * sizeof *at);
+bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at, void *workspace,
+                void *stream) {
+  bool same =
+      pack->desc && pack->workspace == workspace && !memcmp(pack->at, at, (size_t)pack->n * sizeof *at);
   if (!same) {
     memcpy(pack->at, at, (size_t)pack->n * sizeof *at);
     pack->workspace = workspace;

@@ -1,5 +1,5 @@
-/* dnn_plan.h -- a plan of cuDNN's and how it is run, in words that need none of NVIDIA's headers (the emulator's test plays these
- * functions). Plans are made in dnn_conv.cpp. */
+/* dnn_plan.h -- a plan of cuDNN's and how it is run, in words that need none of NVIDIA's headers (the
+ * emulator's test plays these functions). Plans are made in dnn_conv.cpp. */
 #ifndef SUMI_CUDA_DNN_PLAN_H
 #define SUMI_CUDA_DNN_PLAN_H
 
@@ -30,7 +30,8 @@ struct cu_dnn_pack {
 bool cu_dnn_open_handle();              /* cuDNN for the current device; su_fail */
 bool cu_dnn_ready();                    /* there is a handle, or a described device */
 /* Run on a stream of the handle's device: at[k] is the tensor pack->id[k]. False: cu_dnn_refusal(). */
-bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at, void *workspace, void *stream);
+bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at, void *workspace,
+                void *stream);
 const char *cu_dnn_refusal();           /* cuDNN's reason for what failed last */
 
 #endif

@@ -1,5 +1,6 @@
-/* draw.h -- where an op's Philox numbers come from on a GPU: five words, which a digest makes of the reals (seed, seed_hi, step,
- * site + stream * 2^32), and the kernel reads. The same integers as on the CPU (runtime/rng.h). */
+/* draw.h -- where an op's Philox numbers come from on a GPU: five words, which a digest makes of the reals
+ * (seed, seed_hi, step, site + stream * 2^32), and the kernel reads. The same integers as on the CPU
+ * (runtime/rng.h). */
 #ifndef SUMI_CUDA_DRAW_H
 #define SUMI_CUDA_DRAW_H
 
@@ -24,7 +25,8 @@ struct cu_draw {
   uint32_t step, site, stream;
   /* From words `first` on. */
   CU_DEVICE cu_draw(const cu_words &w, int first)
-      : key((uint64_t)w.u(first + 1) << 32 | w.u(first)), step(w.u(first + 2)), site(w.u(first + 3)), stream(w.u(first + 4)) {}
+      : key((uint64_t)w.u(first + 1) << 32 | w.u(first)), step(w.u(first + 2)), site(w.u(first + 3)),
+        stream(w.u(first + 4)) {}
   CU_DEVICE su_philox block(int64_t k) const { return su_philox_at(key, (uint32_t)k, step, site, stream); }
 };
 

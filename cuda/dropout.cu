@@ -1,4 +1,5 @@
-/* dropout.cu -- y = x / (1 - p) where the draw says so, else 0 (nn/dropout.c); the backward pass is the same op. */
+/* dropout.cu -- y = x / (1 - p) where the draw says so, else 0 (nn/dropout.c); the backward pass is the
+ * same op. */
 #include "draw.h"
 #include "elem.h"
 
@@ -35,12 +36,13 @@ template <class T> CU_KERNEL(CU_THREADS) dropout_kernel(int64_t n, bool wide, cu
   }
 }
 
-template <class T> void dropout_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
+template <class T>
+void dropout_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
   const int64_t n = su_spec_size(&p->call.in[0]);
   const cu_words w = cu_reals(p, r);
   if (n == 0) return;
-  cu_launch("dropout", dropout_kernel<T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], out[0]), w, (const T *)in[0],
-            (T *)out[0]);
+  cu_launch("dropout", dropout_kernel<T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], out[0]), w,
+            (const T *)in[0], (T *)out[0]);
 }
 
 bool dropout_plan(su_plan *p) {

@@ -1,5 +1,5 @@
-/* edge.h -- what a border around an image shows, for kernels: along one axis of n pixels with `before` and `after` border pixels, and
- * its adjoint, who shows a pixel. The three edges are those of nn/pad.c. */
+/* edge.h -- what a border around an image shows, for kernels: along one axis of n pixels with `before` and `after`
+ * border pixels, and its adjoint, who shows a pixel. The three edges are those of nn/pad.c. */
 #ifndef SUMI_CUDA_EDGE_H
 #define SUMI_CUDA_EDGE_H
 

@@ -1,5 +1,5 @@
-/* elem.h -- kernels over elements: a block of 256 threads covers CU_SPAN of them, 16 bytes at a time where addresses allow it.
- * Also the sums of a block, and how a tensor that is broadcast or permuted is walked. */
+/* elem.h -- kernels over elements: a block of 256 threads covers CU_SPAN of them, 16 bytes at a time where
+ * addresses allow it. Also the sums of a block, and how a tensor that is broadcast or permuted is walked. */
 #ifndef SUMI_CUDA_ELEM_H
 #define SUMI_CUDA_ELEM_H
 
@@ -12,8 +12,8 @@ enum { CU_THREADS = 256, CU_WARPS = CU_THREADS / 32 };
 CU_DEVICE int64_t cu_base() { return (int64_t)blockIdx.x * CU_SPAN; }
 CU_DEVICE int cu_left(int64_t base, int64_t n) { return n - base < CU_SPAN ? (int)(n - base) : (int)CU_SPAN; }
 
-/* The `count` elements of the block's span: body.at<V>(i) for V of them from i on, body.at<1>(i) for what is left over. What
- * `body` points to begins with the span. */
+/* The `count` elements of the block's span: body.at<V>(i) for V of them from i on, body.at<1>(i) for what
+ * is left over. What `body` points to begins with the span. */
 template <int V, class B> CU_DEVICE void cu_cover(int count, bool wide, B &body) {
   const int last = wide ? count - count % V : 0;
   CU_UNROLL
@@ -31,7 +31,8 @@ static inline cu_words cu_words_of(const su_plan *p, const double *r) {
   return p->call.op->nreal ? cu_reals(p, r) : cu_words{};
 }
 
-/* The sum over a block's threads, in every thread: warps by butterfly, then their sums in order. All threads must come. */
+/* The sum over a block's threads, in every thread: warps by butterfly, then their sums in order. All
+ * threads must come. */
 CU_DEVICE float cu_block_sum(float v) {
   CU_SHARED(float, warps, CU_WARPS);
   v = cu_warp_sum(v);
@@ -107,7 +108,8 @@ static inline bool cu_walk_wide(const cu_walk *w, int width, const void *a, cons
 
 /* Kernels that divide an element's number do so in 32 bits: 64 are many times as slow and want a stack. */
 static inline bool cu_divisible(const su_plan *p, int64_t n) {
-  return n >> 32 == 0 || su_fail("%s: a tensor of 2^32 or more numbers; on a GPU this op counts to there", p->call.op->name);
+  return n >> 32 == 0 || su_fail("%s: a tensor of 2^32 or more numbers; on a GPU this op counts to there",
+                                 p->call.op->name);
 }
 
 /* Where element i of the output lies in both inputs. */

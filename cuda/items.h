@@ -1,5 +1,5 @@
-/* items.h -- kernels that work through one execution of an op or through a table of them (cu_op.many in cu.h): a block finds
- * its item, and from there on both are the same. */
+/* items.h -- kernels that work through one execution of an op or through a table of them (cu_op.many in
+ * cu.h): a block finds its item, and from there on both are the same. */
 #ifndef SUMI_CUDA_ITEMS_H
 #define SUMI_CUDA_ITEMS_H
 

@@ -18,6 +18,7 @@
 #define CU_DEVICE __device__ __forceinline__
 #define CU_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define CU_UNROLL _Pragma("unroll")
+#define CU_NO_UNROLL _Pragma("unroll 1")
 CU_DEVICE void cu_sync() { __syncthreads(); }
 CU_DEVICE float cu_shfl_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 #endif

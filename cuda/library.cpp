@@ -112,12 +112,15 @@ void *cu_library_open(const cu_library *lib, char *why, size_t n) {
     if (found) return found;
   }
   std::string names = lib->sonames[0];
-  for (const char *const *soname = lib->sonames + 1; *soname; soname++) names += std::string(" or ") + *soname;
+  for (const char *const *soname = lib->sonames + 1; *soname; soname++)
+    names += std::string(" or ") + *soname;
   if (!broken.empty()) snprintf(why, n, "%s does not load: %s", lib->name, broken.c_str());
   else if (told) snprintf(why, n, "no %s: %s is not in %s (%s)", lib->name, names.c_str(), only, lib->env);
   else
-    snprintf(why, n, "no %s: %s is neither on the loader's path nor in /usr/local/cuda nor in a Python's %s%s%s", lib->name,
-             names.c_str(), lib->folders, lib->env ? "; to name its folder: " : "", lib->env ? lib->env : "");
+    snprintf(why, n,
+             "no %s: %s is neither on the loader's path nor in /usr/local/cuda nor in a Python's %s%s%s",
+             lib->name, names.c_str(), lib->folders, lib->env ? "; to name its folder: " : "",
+             lib->env ? lib->env : "");
   return nullptr;
 }
 

@@ -1,5 +1,5 @@
-/* loss.cu -- losses averaged over all elements, and their slopes (nn/loss.c). A loss is summed block by block, then the blocks'
- * sums by one block in float64: the same cuts for the same number of elements. */
+/* loss.cu -- losses averaged over all elements, and their slopes (nn/loss.c). A loss is summed block by
+ * block, then the blocks' sums by one block in float64: the same cuts for the same number of elements. */
 #include "elem.h"
 
 namespace {
@@ -35,7 +35,8 @@ template <class F, class T> struct summed {
   }
 };
 
-template <class F, class T> CU_KERNEL(CU_THREADS) loss_kernel(int64_t n, bool wide, cu_words w, const T *x, const T *t, float *part) {
+template <class F, class T>
+CU_KERNEL(CU_THREADS) loss_kernel(int64_t n, bool wide, cu_words w, const T *x, const T *t, float *part) {
   const int64_t base = cu_base();
   summed<F, T> m = {x + base, t ? t + base : nullptr, w.f(0), 0};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
@@ -50,13 +51,15 @@ CU_KERNEL(CU_THREADS) mean_kernel(int64_t n, int64_t parts, const float *part, f
   if (threadIdx.x == 0) *y = (float)(sum / (double)n);
 }
 
-template <class F, class T> void loss_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
+template <class F, class T>
+void loss_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   const char *name = p->call.op->name;
   const int64_t n = su_spec_size(&p->call.in[0]);
   const T *t = p->call.in[1].ndim < 0 ? nullptr : (const T *)in[1];
   const cu_words w = cu_reals(p, r);
   float *part = (float *)ws;
-  cu_launch(name, loss_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], t), w, (const T *)in[0], t, part);
+  cu_launch(name, loss_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], t), w, (const T *)in[0], t,
+            part);
   cu_launch(name, mean_kernel, 1, CU_THREADS, n, (int64_t)cu_spans(n), (const float *)part, (float *)out[0]);
 }
 
@@ -80,14 +83,16 @@ template <class F, class T> struct slopes {
   }
 };
 
-template <class F, class T> CU_KERNEL(CU_THREADS) slope_kernel(int64_t n, bool wide, cu_words w, const float *gy, const T *x,
+template <class F, class T>
+CU_KERNEL(CU_THREADS) slope_kernel(int64_t n, bool wide, cu_words w, const float *gy, const T *x,
                                                               const T *t, T *gx) {
   const int64_t base = cu_base();
   slopes<F, T> m = {x + base, t ? t + base : nullptr, gx + base, w.f(0), *gy / (float)n};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
-template <class F, class T> void slope_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
+template <class F, class T>
+void slope_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
   const int64_t n = su_spec_size(&p->call.in[1]);
   const T *t = p->call.in[2].ndim < 0 ? nullptr : (const T *)in[2];
   const cu_words w = cu_reals(p, r);

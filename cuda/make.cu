@@ -81,10 +81,12 @@ template <class F, class T> CU_KERNEL(CU_THREADS) draw_kernel(int64_t n, bool wi
   }
 }
 
-template <class F, class T> void draw_exec(const su_plan *p, void *const *in, void *const *, const double *r, void *) {
+template <class F, class T>
+void draw_exec(const su_plan *p, void *const *in, void *const *, const double *r, void *) {
   const int64_t n = su_spec_size(&p->call.in[0]);
   const cu_words w = cu_reals(p, r);
-  if (n) cu_launch(p->call.op->name, draw_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0]), w, (T *)in[0]);
+  if (n) cu_launch(p->call.op->name, draw_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0]), w,
+                   (T *)in[0]);
 }
 
 template <class F> bool draw_plan(su_plan *p) {
@@ -111,10 +113,12 @@ template <class X, class Y> CU_KERNEL(CU_THREADS) round_kernel(int64_t n, bool w
 }
 
 /* Between f32 and bf16. */
-template <class X, class Y> void round_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
+template <class X, class Y>
+void round_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   const int64_t n = su_spec_size(&p->call.in[0]);
   if (n == 0) return;
-  cu_launch("cast", round_kernel<X, Y>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], out[0]), (const X *)in[0], (Y *)out[0]);
+  cu_launch("cast", round_kernel<X, Y>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], out[0]),
+            (const X *)in[0], (Y *)out[0]);
 }
 
 template <class X> CU_DEVICE double number(X v) { return (double)v; }
@@ -133,7 +137,8 @@ template <class X, class Y> CU_KERNEL(CU_THREADS) convert_kernel(int64_t n, cons
   for (int i = (int)threadIdx.x; i < count; i += CU_THREADS) put(y + base + i, number(x[base + i]));
 }
 
-template <class X, class Y> void convert_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
+template <class X, class Y>
+void convert_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   const int64_t n = su_spec_size(&p->call.in[0]);
   if (n) cu_launch("cast", convert_kernel<X, Y>, cu_spans(n), CU_THREADS, n, (const X *)in[0], (Y *)out[0]);
 }

@@ -1,7 +1,7 @@
-/* matmul.cu -- matmul and linear (runtime/ops/matmul.c): cuBLASLt where it is there and has a plan (blas.h), else the
- * tiles of tile.h. Operands f32 or bf16, sums in f32, the result in the dtype that the shape rule chose. */
+/* matmul.cu -- matmul and linear (runtime/ops/matmul.c): cuBLASLt where it is there and has a plan (blas.h), else
+ * the tiles of tile.h. Operands f32 or bf16, sums in f32, the result in the dtype that the shape rule chose. */
 #include "tile.h"
-#ifndef SUMI_EMU
+#if !defined SUMI_EMU || defined SUMI_PLAYED
 #include "blas.h"
 #endif
 
@@ -45,7 +45,7 @@ bool plan(su_plan *p) {
   const int64_t most = INT_MAX - TILE;
   if (g.m > most || g.n > most || g.k > most)
     return su_fail("%s: a matrix of more than 2^31 rows or columns", p->call.op->name);
-#ifndef SUMI_EMU
+#if !defined SUMI_EMU || defined SUMI_PLAYED
   if (cu_blas_matmul(p)) return true;
 #endif
   p->exec = exec;

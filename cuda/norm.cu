@@ -1,10 +1,12 @@
-/* norm.cu -- batch and instance norm with activation, residual and mirrored border, and their gradients (nn/norm.c has the formulas).
+/* norm.cu -- batch and instance norm with activation, residual and mirrored border, and their gradients (nn/norm.c
+ * has the formulas).
  *
- * x is [groups, rows, c]; a (group, channel) is a population. Rows are cut into chunks; a block of 256 threads has one chunk of
- * one group, 32 rows by 8 vectors of channels at a time. Two launches each way: sums of each chunk to the workspace; then every block
- * adds the chunks of its channels, all in the same order, and makes its chunk of the result. With several groups ggain and gbias
- * take a third, small one. Statistics are f32: deviations are taken from the chunk's first row, so that a mean far larger than the
- * spread does no harm, and chunks are combined by their means and squares (Chan, Golub & LeVeque 1979). */
+ * x is [groups, rows, c]; a (group, channel) is a population. Rows are cut into chunks; a block of 256 threads has
+ * one chunk of one group, 32 rows by 8 vectors of channels at a time. Two launches each way: sums of each chunk to
+ * the workspace; then every block adds the chunks of its channels, all in the same order, and makes its chunk of
+ * the result. With several groups ggain and gbias take a third, small one. Statistics are f32: deviations are
+ * taken from the chunk's first row, so that a mean far larger than the spread does no harm, and chunks are
+ * combined by their means and squares (Chan, Golub & LeVeque 1979). */
 #include "cu.h"
 #include "edge.h"
 #include "vec.h"
@@ -17,7 +19,8 @@ extern "C" {
 
 namespace {
 
-enum { THREADS = 256, ACROSS = 8, DOWN = 32, LANES = 4 };   /* LANES: threads that add one channel's 32 rows, or its chunks */
+/* LANES: threads that add one channel's 32 rows, or its chunks. */
+enum { THREADS = 256, ACROSS = 8, DOWN = 32, LANES = 4 };
 
 struct layout {
   int groups, rows, c, chunk, chunks;   /* chunk: rows of one */
@@ -29,7 +32,8 @@ struct stat { float *mean, *rstd; };
 /* One launch's block: which rows and channels. */
 template <int V> struct place {
   static constexpr int WIDE = ACROSS * V;                     /* channels of a block */
-  int group, chunk, n, channel0, channel, row;                /* n: rows of the chunk; channel, row: the thread's first */
+  int group, chunk, n;                                        /* n: rows of the chunk */
+  int channel0, channel, row;                                 /* the block's first channel; the thread's first */
   int first;                                                  /* the chunk's first row, counted over all groups */
   bool here;                                                  /* does the thread have channels? */
 
@@ -43,7 +47,7 @@ template <int V> struct place {
   }
 };
 
-/* Sums a and b over the block's 32 rows of threads, in a fixed order; thread t < WIDE has those of channel t, in *ra, *rb. */
+/* Sums a and b over the block's 32 rows of threads, in a fixed order; thread t < WIDE gets those of channel t. */
 template <int V> CU_DEVICE void add_rows(const float (&a)[V], const float (&b)[V], float *ra, float *rb) {
   constexpr int WIDE = ACROSS * V;
   CU_SHARED(float, sa, DOWN * WIDE);
@@ -66,7 +70,7 @@ template <int V> CU_DEVICE void add_rows(const float (&a)[V], const float (&b)[V
   }
 }
 
-/* Adds over the LANES threads of each channel; every thread t < WIDE has its channel's sum. s: [LANES][WIDE], free before and after. */
+/* Adds over the LANES threads of each channel; each of them gets the sum. s: [LANES][wide], free before and after. */
 CU_DEVICE float add_lanes(float v, float *s, int wide) {
   const int t = (int)threadIdx.x;
   cu_sync();
@@ -105,7 +109,8 @@ template <int V, class T> CU_KERNEL(THREADS) norm_sums(layout l, const T *x, flo
 }
 
 /* Adds the chunks of this block's channels: thread t < WIDE gets its channel's mean and rstd. */
-template <int V> CU_DEVICE void combine(const layout &l, const place<V> &p, const float *part, float eps, float *mean, float *rstd) {
+template <int V>
+CU_DEVICE void combine(const layout &l, const place<V> &p, const float *part, float eps, float *mean, float *rstd) {
   CU_SHARED(float, s, LANES * place<V>::WIDE);
   const int t = (int)threadIdx.x, channel = p.channel0 + t % p.WIDE;
   const bool on = t < LANES * p.WIDE && channel < l.c;
@@ -135,8 +140,8 @@ struct padded_pixel {
   cu_edge_shows down, right;
 
   CU_DEVICE padded_pixel(const layout &l, int row)
-      : top(row / l.w / l.h * (l.h + 2 * l.pad)), wide(l.w + 2 * l.pad), down(row / l.w % l.h, l.h, l.pad, l.pad, CU_EDGE_REFLECT),
-        right(row % l.w, l.w, l.pad, l.pad, CU_EDGE_REFLECT) {}
+      : top(row / l.w / l.h * (l.h + 2 * l.pad)), wide(l.w + 2 * l.pad),
+        down(row / l.w % l.h, l.h, l.pad, l.pad, CU_EDGE_REFLECT), right(row % l.w, l.w, l.pad, l.pad, CU_EDGE_REFLECT) {}
   CU_DEVICE int64_t operator()(int a, int b) const { return (int64_t)(top + down.at(a)) * wide + right.at(b); }
 };
 
@@ -149,7 +154,8 @@ template <int V, class T> CU_DEVICE void put_padded(const layout &l, T *y, int r
 struct params { const float *gain, *bias; int act; };
 
 template <int V, bool PADDED, class T>
-CU_KERNEL(THREADS) norm_apply(layout l, const T *x, params q, const T *residual, const float *part, stat out, T *y, cu_words w) {
+CU_KERNEL(THREADS)
+norm_apply(layout l, const T *x, params q, const T *residual, const float *part, stat out, T *y, cu_words w) {
   const place<V> p(l);
   CU_SHARED(float, m, p.WIDE);
   CU_SHARED(float, scale, p.WIDE);
@@ -201,7 +207,8 @@ CU_DEVICE void behind(float (&x)[V], float (&gy)[V], const float *mean, const fl
 }
 
 /* gy of pixel `row`: where it is padded, the sum of all that show it. */
-template <int V, bool PADDED, class T> CU_DEVICE void get_gy(const layout &l, const T *gy, int row, int channel, float (&g)[V]) {
+template <int V, bool PADDED, class T>
+CU_DEVICE void get_gy(const layout &l, const T *gy, int row, int channel, float (&g)[V]) {
   if (!PADDED) {
     cu_get<V>(gy + (int64_t)row * l.c + channel, g);
     return;
@@ -252,7 +259,8 @@ CU_KERNEL(THREADS) norm_gx_sums(layout l, const T *gy, const T *x, saved s, para
 struct gradients { float *ggain, *gbias; };   /* [groups, c]: the op's outputs where there is one group, else workspace */
 
 template <int V, bool PADDED, class T>
-CU_KERNEL(THREADS) norm_gx_apply(layout l, const T *gy, const T *x, saved s, params q, const float *part, gradients out, T *gx, cu_words w) {
+CU_KERNEL(THREADS) norm_gx_apply(layout l, const T *gy, const T *x, saved s, params q, const float *part, gradients out,
+                                 T *gx, cu_words w) {
   const place<V> p(l);
   CU_SHARED(float, lanes, LANES * place<V>::WIDE);
   CU_SHARED(float, own, 5 * place<V>::WIDE);                  /* of the block's channels: mean, scale, bias, k1, k2 */
@@ -302,12 +310,14 @@ CU_KERNEL(THREADS) norm_add_groups(int groups, int c, gradients of, float *ggain
 
 /* About 512 blocks of 64 channels, each of at least 64 rows; from the shape alone. */
 layout layout_of(const su_spec *x, const su_call *call) {
-  const int64_t c = x->shape[x->ndim - 1], groups = call->i[SU_NORM_OVER] ? x->shape[0] : 1, rows = su_spec_size(x) / (groups * c);
+  const int64_t c = x->shape[x->ndim - 1], groups = call->i[SU_NORM_OVER] ? x->shape[0] : 1;
+  const int64_t rows = su_spec_size(x) / (groups * c);
   const int64_t most = rows < 64 * 256 ? (rows + 63) / 64 : 256;
   int64_t chunks = 512 / (groups * ((c + 63) / 64));
   chunks = chunks > most ? most : chunks < 1 ? 1 : chunks;
   const int64_t chunk = (rows + chunks - 1) / chunks;
-  layout l = {(int)groups, (int)rows, (int)c, (int)chunk, (int)((rows + chunk - 1) / chunk), 0, 0, (int)call->i[SU_NORM_PAD]};
+  layout l = {(int)groups, (int)rows, (int)c, (int)chunk, (int)((rows + chunk - 1) / chunk), 0, 0, 0};
+  l.pad = (int)call->i[SU_NORM_PAD];
   if (x->ndim == 4) l.h = (int)x->shape[1], l.w = (int)x->shape[2];
   return l;
 }
@@ -337,19 +347,20 @@ void run_norm_gx(const layout &l, void *const *in, void *const *out, params q, f
   if (l.groups > 1) g = {more, more + (size_t)l.groups * (size_t)l.c};
   cu_launch("norm_gx_sums", norm_gx_sums<V, PADDED, T>, grid, THREADS, l, gy, x, s, q, part, w);
   cu_launch("norm_gx", norm_gx_apply<V, PADDED, T>, grid, THREADS, l, gy, x, s, q, part, g, (T *)out[0], w);
-  if (l.groups > 1) cu_launch("norm_gx", norm_add_groups, cu_blocks(l.c, THREADS), THREADS, l.groups, l.c, g, ggain, gbias);
+  if (l.groups > 1)
+    cu_launch("norm_gx", norm_add_groups, cu_blocks(l.c, THREADS), THREADS, l.groups, l.c, g, ggain, gbias);
 }
 
 /* The kernels for a dtype, the width that addresses allow, and a border or none. */
 template <class T> struct variants {
   static constexpr int W = 16 / sizeof(T);
   static void norm(const layout &l, bool wide, void *const *in, void *const *out, params q, float *part, cu_words w) {
-    auto run = wide ? (l.pad ? run_norm<W, true, T> : run_norm<W, false, T>) : l.pad ? run_norm<1, true, T> : run_norm<1, false, T>;
-    run(l, in, out, q, part, w);
+    auto thin = l.pad ? run_norm<1, true, T> : run_norm<1, false, T>;
+    (wide ? l.pad ? run_norm<W, true, T> : run_norm<W, false, T> : thin)(l, in, out, q, part, w);
   }
   static void norm_gx(const layout &l, bool wide, void *const *in, void *const *out, params q, float *part, cu_words w) {
-    auto run = wide ? (l.pad ? run_norm_gx<W, true, T> : run_norm_gx<W, false, T>) : l.pad ? run_norm_gx<1, true, T> : run_norm_gx<1, false, T>;
-    run(l, in, out, q, part, w);
+    auto thin = l.pad ? run_norm_gx<1, true, T> : run_norm_gx<1, false, T>;
+    (wide ? l.pad ? run_norm_gx<W, true, T> : run_norm_gx<W, false, T> : thin)(l, in, out, q, part, w);
   }
 };
 
@@ -381,7 +392,8 @@ void exec_gx(const su_plan *p, void *const *in, void *const *out, const double *
 bool fits(const su_plan *p, const su_spec *x, const su_spec *y) {
   const int64_t c = x->shape[x->ndim - 1];
   if (su_spec_size(y) / c <= INT_MAX / 2 && c <= ACROSS * 65535) return true;
-  return su_fail("%s: %s is more than this device counts: 2^30 pixels, %d channels", p->call.op->name, su_shape_text(y), ACROSS * 65535);
+  return su_fail("%s: %s is more than this device counts: 2^30 pixels, %d channels", p->call.op->name, su_shape_text(y),
+                 ACROSS * 65535);
 }
 
 bool plan(su_plan *p) {

@@ -1,8 +1,8 @@
-/* optim.cu -- Adam, SGD and weight averages, in place, and whether all numbers are finite (nn/optim.c). All are kernels over a
- * batch (items.h), so that a captured step can run all tensors of a net in one launch.
+/* optim.cu -- Adam, SGD and weight averages, in place, and whether all numbers are finite (nn/optim.c). All
+ * are kernels over a batch (items.h), so that a captured step can run all tensors of a net in one launch.
  *
- * `bad` counts tensors whose gradient is not finite: every block notes whether it met such a number, then one block looks
- * at the notes of each tensor in turn. No atomics, and the order of additions stays. */
+ * `bad` counts tensors whose gradient is not finite: every block notes whether it met such a number, then
+ * one block looks at the notes of each tensor in turn. No atomics, and the order of additions stays. */
 #include "items.h"
 
 #include <math.h>
@@ -32,11 +32,13 @@ CU_DEVICE void write_note(float *note, bool bad) {
 enum { LR, BETA1, BETA2, EPS, DECAY, STEP };                  /* reals */
 enum { EPS_HAT, DECOUPLED };                                  /* ints */
 
-/* Words: beta1, 1 - beta1, beta2, 1 - beta2, decay (shrink if decoupled, else l2), rate, root, eps; in float64 as on the CPU. */
+/* Words: beta1, 1 - beta1, beta2, 1 - beta2, decay (shrink if decoupled, else l2), rate, root, eps; in
+ * float64 as on the CPU. */
 void adam_digest(const su_plan *p, const double *r, uint32_t *w) {
   const bool hat = p->call.i[EPS_HAT] != 0, decoupled = p->call.i[DECOUPLED] != 0;
   const double left1 = 1 - pow(r[BETA1], r[STEP]), left2 = sqrt(1 - pow(r[BETA2], r[STEP]));
-  const double words[] = {r[BETA1], 1 - r[BETA1], r[BETA2], 1 - r[BETA2], decoupled ? 1 - r[LR] * r[DECAY] : r[DECAY],
+  const double decay = decoupled ? 1 - r[LR] * r[DECAY] : r[DECAY];
+  const double words[] = {r[BETA1], 1 - r[BETA1], r[BETA2], 1 - r[BETA2], decay,
                           r[LR] / left1 * (hat ? left2 : 1), hat ? 1 : 1 / left2, r[EPS]};
   for (int k = 0; k < 8; k++) cu_word_f(&w[k], (float)words[k]);
 }
@@ -49,7 +51,8 @@ struct adam_rule {
 
   CU_DEVICE adam_rule(const cu_item &it, int64_t base, const cu_words &w, bool decoupled)
       : p((float *)it.in[0] + base), m((float *)it.in[2] + base), v((float *)it.in[3] + base),
-        g((const float *)it.in[1] + base), b1(w.f(0)), c1(w.f(1)), b2(w.f(2)), c2(w.f(3)), l2(decoupled ? 0 : w.f(4)), shrink(decoupled ? w.f(4) : 1), rate(w.f(5)), root(w.f(6)),
+        g((const float *)it.in[1] + base), b1(w.f(0)), c1(w.f(1)), b2(w.f(2)), c2(w.f(3)),
+        l2(decoupled ? 0 : w.f(4)), shrink(decoupled ? w.f(4) : 1), rate(w.f(5)), root(w.f(6)),
         eps(w.f(7)), bad(false) {}
 
   template <int V> CU_DEVICE void at(int i) {
@@ -128,8 +131,9 @@ struct sgd_rule {
   bool first, bad;
 
   CU_DEVICE sgd_rule(const cu_item &it, int64_t base, const cu_words &w)
-      : p((float *)it.in[0] + base), b(it.in[2] ? (float *)it.in[2] + base : nullptr), g((const float *)it.in[1] + base),
-        lr(w.f(0)), momentum(w.f(1)), keep(w.f(2)), l2(w.f(3)), ahead(w.f(4)), first(w.u(5) != 0), bad(false) {}
+      : p((float *)it.in[0] + base), b(it.in[2] ? (float *)it.in[2] + base : nullptr),
+        g((const float *)it.in[1] + base), lr(w.f(0)), momentum(w.f(1)), keep(w.f(2)), l2(w.f(3)), ahead(w.f(4)),
+        first(w.u(5) != 0), bad(false) {}
 
   template <int V> CU_DEVICE void at(int i) {
     float x[V], d[V], a[V] = {};
@@ -247,10 +251,12 @@ template <class T> CU_KERNEL(CU_THREADS) all_finite(unsigned blocks, const float
   if (threadIdx.x == 0) cu_store(y, any != 0 ? 0.0f : 1.0f);
 }
 
-template <class T> void finite_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
+template <class T>
+void finite_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
   const int64_t n = su_spec_size(&p->call.in[0]);
   const unsigned blocks = cu_spans(n);
-  cu_launch("finite", finite_kernel<T>, blocks, CU_THREADS, n, cu_wide(0, 1, in[0]), (const T *)in[0], (float *)ws);
+  cu_launch("finite", finite_kernel<T>, blocks, CU_THREADS, n, cu_wide(0, 1, in[0]), (const T *)in[0],
+            (float *)ws);
   if (p->call.out[0].dtype == SU_BF16)
     cu_launch("finite", all_finite<bf16>, 1, CU_THREADS, blocks, (const float *)ws, (bf16 *)out[0]);
   else cu_launch("finite", all_finite<float>, 1, CU_THREADS, blocks, (const float *)ws, (float *)out[0]);

@@ -1,5 +1,6 @@
-/* pad.cu -- borders around images and their adjoint (nn/pad.c), both as a gather: every number of the result is made by one
- * thread, so that nothing is added in an order that changes. Also the border that edge=reflect needs (conv_edge.h). */
+/* pad.cu -- borders around images and their adjoint (nn/pad.c), both as a gather: every number of the result is
+ * made by one thread, so that nothing is added in an order that changes. Also the border that edge=reflect needs
+ * (conv_edge.h). */
 #include "conv_edge.h"
 #include "edge.h"
 #include "vec.h"
@@ -105,7 +106,8 @@ bool fits(const su_plan *p) {
   const su_spec *s[] = {&p->call.in[0], &p->call.out[0]};
   for (const su_spec *k : s)
     if (k->shape[0] * k->shape[1] > INT_MAX || k->shape[2] * k->shape[3] >= 1 << 24)
-      return su_fail("%s: %s is more than this device counts: n*h below 2^31, w*c below 2^24", p->call.op->name, su_shape_text(k));
+      return su_fail("%s: %s is more than this device counts: n*h below 2^31, w*c below 2^24", p->call.op->name,
+                     su_shape_text(k));
   return true;
 }
 

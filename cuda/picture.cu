@@ -1,5 +1,5 @@
-/* picture.cu -- bytes to numbers from -1 to 1, cut out and mirrored (nn/picture.c): a thread makes a pixel. Exact division: the
- * floats are those of the CPU's loader. */
+/* picture.cu -- bytes to numbers from -1 to 1, cut out and mirrored (nn/picture.c): a thread makes a pixel.
+ * Exact division: the floats are those of the CPU's loader. */
 #include "elem.h"
 
 namespace {
@@ -25,12 +25,14 @@ template <class T> CU_KERNEL(CU_THREADS) picture_kernel(frame f, const uint8_t *
   }
 }
 
-template <class T> void picture_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
+template <class T>
+void picture_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   const su_spec *x = &p->call.in[0], *y = &p->call.out[0];
   const int32_t *at = p->call.in[1].ndim < 0 ? nullptr : (const int32_t *)in[1];
-  const frame f = {y->shape[0] * y->shape[1] * y->shape[2], (int)x->shape[1], (int)x->shape[2], (int)y->shape[1],
-                   (int)y->shape[2], (int)y->shape[3]};
-  if (f.pixels) cu_launch("picture", picture_kernel<T>, cu_spans(f.pixels), CU_THREADS, f, (const uint8_t *)in[0], at, (T *)out[0]);
+  const frame f = {y->shape[0] * y->shape[1] * y->shape[2], (int)x->shape[1], (int)x->shape[2],
+                   (int)y->shape[1], (int)y->shape[2], (int)y->shape[3]};
+  if (f.pixels == 0) return;
+  cu_launch("picture", picture_kernel<T>, cu_spans(f.pixels), CU_THREADS, f, (const uint8_t *)in[0], at, (T *)out[0]);
 }
 
 bool picture_plan(su_plan *p) {

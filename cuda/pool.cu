@@ -1,5 +1,6 @@
-/* pool.cu -- the pool of old fakes (nn/pool.c). What happens to a picture depends on draws alone: a thread takes some numbers of
- * every picture and follows them through the batch in order, so that pictures that come back within the batch do so here too. */
+/* pool.cu -- the pool of old fakes (nn/pool.c). What happens to a picture depends on draws alone: a thread
+ * takes some numbers of every picture and follows them through the batch in order, so that pictures that
+ * come back within the batch do so here too. */
 #include "draw.h"
 #include "elem.h"
 
@@ -27,6 +28,7 @@ template <class U> CU_KERNEL(CU_THREADS) pool_kernel(shape s, cu_words w, U *ima
     const bool room = (uint64_t)count + k < s.size, swap = !room && q.v[0] >> 8 > 1u << 23;
     const uint32_t slot = room ? count + k : (uint32_t)((uint64_t)(q.v[1] >> 8) * s.size >> 24);
     U *stored = images + slot * s.length;
+    CU_NO_UNROLL                        /* more would spill registers */
     for (int i = (int)threadIdx.x; i < mine; i += CU_THREADS) {
       const U u = x[i];
       y[i] = swap ? stored[i] : u;
@@ -35,9 +37,12 @@ template <class U> CU_KERNEL(CU_THREADS) pool_kernel(shape s, cu_words w, U *ima
   }
 }
 
-template <class U> void launch(const su_plan *p, int64_t bytes, void *const *in, void *const *out, const cu_words &w) {
-  const shape s = {(uint32_t)p->call.in[0].shape[0], (uint32_t)p->call.in[1].shape[0], bytes / (int64_t)sizeof(U)};
-  cu_launch("pool", pool_kernel<U>, cu_spans(s.length), CU_THREADS, s, w, (U *)in[0], (const U *)in[1], (U *)out[0]);
+template <class U>
+void launch(const su_plan *p, int64_t bytes, void *const *in, void *const *out, const cu_words &w) {
+  const shape s = {(uint32_t)p->call.in[0].shape[0], (uint32_t)p->call.in[1].shape[0],
+                   bytes / (int64_t)sizeof(U)};
+  cu_launch("pool", pool_kernel<U>, cu_spans(s.length), CU_THREADS, s, w, (U *)in[0], (const U *)in[1],
+            (U *)out[0]);
 }
 
 void pool_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {

@@ -1,8 +1,8 @@
-/* reduce.cu -- sums over axes (runtime/ops/reduce.c), in float32 and with a fixed tree: how a sum is cut depends on its shape
- * alone.
+/* reduce.cu -- sums over axes (runtime/ops/reduce.c), in float32 and with a fixed tree: how a sum is cut
+ * depends on its shape alone.
  *
- * Axes are collapsed to [a, r, b] with r summed, as on the CPU; where several groups are summed, the last one goes first. Each
- * pass has at most two stages: sums of chunks of r, then the sum of these. */
+ * Axes are collapsed to [a, r, b] with r summed, as on the CPU; where several groups are summed, the last
+ * one goes first. Each pass has at most two stages: sums of chunks of r, then the sum of these. */
 #include "elem.h"
 
 namespace {
@@ -27,8 +27,8 @@ groups collapse(const su_call *c) {
   return g;
 }
 
-/* A pass over x [a, r, b]: chunks of `rows` of r. A block has `lanes` rows at a time of `columns` columns (b > 1), or runs
- * along one row (b = 1). */
+/* A pass over x [a, r, b]: chunks of `rows` of r. A block has `lanes` rows at a time of `columns` columns
+ * (b > 1), or runs along one row (b = 1). */
 struct pass { int64_t a, r, b, rows, chunks; int columns, lanes; };
 
 pass pass_of(int64_t a, int64_t r, int64_t b) {
@@ -41,7 +41,8 @@ pass pass_of(int64_t a, int64_t r, int64_t b) {
   return s;
 }
 
-/* y [a, chunks, b] (chunks 1: [a, b]). A thread adds every lanes-th row of its column; then the lanes are added in pairs. */
+/* y [a, chunks, b] (chunks 1: [a, b]). A thread adds every lanes-th row of its column; then the lanes are
+ * added in pairs. */
 template <class T> CU_KERNEL(CU_THREADS) sum_columns(pass s, const T *x, float *y) {
   CU_SHARED(float, part, CU_THREADS);
   const int64_t blocks_b = (s.b + s.columns - 1) / s.columns, at = (int64_t)blockIdx.x;
@@ -58,7 +59,8 @@ template <class T> CU_KERNEL(CU_THREADS) sum_columns(pass s, const T *x, float *
     if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
     cu_sync();
   }
-  if (threadIdx.x < (unsigned)s.columns && column < s.b) y[(a * s.chunks + chunk) * s.b + column] = part[threadIdx.x];
+  if (threadIdx.x < (unsigned)s.columns && column < s.b)
+    y[(a * s.chunks + chunk) * s.b + column] = part[threadIdx.x];
 }
 
 /* The same for b = 1: short rows one to a warp, CU_WARPS to a block. */
@@ -79,12 +81,15 @@ template <class T> void sum_pass(const char *name, const pass &s, const T *x, fl
     cu_launch(name, sum_short_rows<T>, cu_blocks(s.a, CU_WARPS), CU_THREADS, s, x, y);
     return;
   }
-  cu_launch(name, sum_columns<T>, cu_blocks(s.a * s.chunks * blocks_b, 1), CU_THREADS, s, x, s.chunks == 1 ? y : part);
-  if (s.chunks > 1) cu_launch(name, sum_columns<float>, cu_blocks(s.a * blocks_b, 1), CU_THREADS, second, (const float *)part, y);
+  float *to = s.chunks == 1 ? y : part;
+  cu_launch(name, sum_columns<T>, cu_blocks(s.a * s.chunks * blocks_b, 1), CU_THREADS, s, x, to);
+  if (s.chunks == 1) return;
+  cu_launch(name, sum_columns<float>, cu_blocks(s.a * blocks_b, 1), CU_THREADS, second, (const float *)part, y);
 }
 
 /* Passes over the groups from the last one back: sums of all but the final one, then chunks, lie in ws. */
-template <class T> void sum_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
+template <class T>
+void sum_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
   const char *name = p->call.op->name;
   groups g = collapse(&p->call);
   float *next = (float *)ws;

@@ -2,8 +2,8 @@
  * runtime, emu/rt_emu.cpp plays it on the CPU and fails on purpose where SUMI_FAULT says so.
  *
  * One GPU, one stream, one thread. What fails leaves a text with rt_keep and returns false (or NULL); rt_error hands it out.
- * Fault sites: cuda_malloc (more memory), cuda_launch (a kernel or a graph), cuda_copy (either way), cuda_lost (at a
- * launch). A lost device stays lost in this process, as with CUDA, whose context is beyond repair after a fault in a
+ * Fault sites: cuda_malloc (more memory), cuda_launch (a kernel or a graph), cuda_copy (any way), cuda_lost (at launches and
+ * copies). A lost device stays lost in this process, as with CUDA, whose context is beyond repair after a fault in a
  * kernel: every later call fails with the same text, and the next process finds the device well. */
 #ifndef SUMI_CUDA_RT_H
 #define SUMI_CUDA_RT_H

@@ -273,8 +273,9 @@ void cu_launched(const char *name) {
   if (su_fault("cuda_launch")) rt_keep(false, "%s: failed on purpose (SUMI_FAULT)", name);
 }
 
+/* Relaxed: the first launch of a kernel may load its module, which the other modes forbid. */
 bool rt_capture_begin() {
-  return !rt_lost() && well(cudaStreamBeginCapture(the.stream, cudaStreamCaptureModeThreadLocal), "recording");
+  return !rt_lost() && well(cudaStreamBeginCapture(the.stream, cudaStreamCaptureModeRelaxed), "recording");
 }
 
 void *rt_capture_end() {

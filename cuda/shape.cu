@@ -1,5 +1,5 @@
-/* shape.cu -- slices, zeros around an axis, concatenation, broadcasting, permutation (runtime/ops/shape.c): numbers move and
- * do not change, so that kernels see units of 16, 4 or 2 bytes instead of dtypes. */
+/* shape.cu -- slices, zeros around an axis, concatenation, broadcasting, permutation (runtime/ops/shape.c):
+ * numbers move and do not change, so that kernels see units of 16, 4 or 2 bytes instead of dtypes. */
 #include "elem.h"
 
 namespace {
@@ -10,9 +10,10 @@ int64_t product(const int64_t *shape, int from, int to) {
   return n;
 }
 
-/* ---- rows: unit k of a row of y is unit k - shift of a row of x, or 0 where x has none. Lengths in units. ---- */
+/* ---- rows: unit k of a row of y is unit k - shift of a row of x, or 0 where x has none ---- */
 
-struct rows { int64_t count, length, of_x, shift, stride, n; };   /* stride: from row to row of y; n = count * length */
+/* Lengths in units; stride: from row to row of y; n = count * length. */
+struct rows { int64_t count, length, of_x, shift, stride, n; };
 
 template <class U> CU_KERNEL(CU_THREADS) rows_kernel(rows s, const U *x, U *y) {
   const int64_t base = cu_base();
@@ -58,7 +59,8 @@ void slice_exec(const su_plan *p, void *const *in, void *const *out, const doubl
 void pad0_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   const su_spec *x = &p->call.in[0];
   const int axis = (int)p->call.i[0];
-  const int64_t inner = product(x->shape, axis + 1, x->ndim) * width(p), length = p->call.out[0].shape[axis] * inner;
+  const int64_t inner = product(x->shape, axis + 1, x->ndim) * width(p);
+  const int64_t length = p->call.out[0].shape[axis] * inner;
   const rows s = {product(x->shape, 0, axis), length, x->shape[axis] * inner, p->call.i[1] * inner, length, 0};
   copy_rows("pad0", s, in[0], out[0]);
 }
@@ -66,7 +68,8 @@ void pad0_exec(const su_plan *p, void *const *in, void *const *out, const double
 void concat_exec(const su_plan *p, void *const *in, void *const *out, const double *, void *) {
   const su_spec *a = &p->call.in[0], *b = &p->call.in[1];
   const int axis = (int)p->call.i[0];
-  const int64_t na = product(a->shape, axis, a->ndim) * width(p), nb = product(b->shape, axis, b->ndim) * width(p);
+  const int64_t na = product(a->shape, axis, a->ndim) * width(p);
+  const int64_t nb = product(b->shape, axis, b->ndim) * width(p);
   const int64_t count = product(a->shape, 0, axis);
   copy_rows("concat", {count, na, na, 0, na + nb, 0}, in[0], out[0]);
   copy_rows("concat", {count, nb, nb, 0, na + nb, 0}, in[1], (char *)out[0] + na);

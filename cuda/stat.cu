@@ -35,21 +35,25 @@ template <class T> struct evaluated {
   }
 };
 
-template <class T> CU_KERNEL(CU_THREADS) eval_kernel(int64_t n, int64_t c, bool wide, cu_words w, stats s, const T *x, T *y) {
+template <class T>
+CU_KERNEL(CU_THREADS) eval_kernel(int64_t n, int64_t c, bool wide, cu_words w, stats s, const T *x, T *y) {
   const int64_t base = cu_base();
   evaluated<T> m = {x + base, y + base, s, (uint32_t)base, (uint32_t)c, w.f(0), w.f(1)};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
-template <class T> void eval_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
+template <class T>
+void eval_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
   const su_spec *xs = &p->call.in[0];
   const int64_t n = su_spec_size(xs), c = xs->shape[xs->ndim - 1];
   const cu_words w = cu_reals(p, r);
-  const stats s = {(const float *)in[1], (const float *)in[2], p->call.in[3].ndim < 0 ? nullptr : (const float *)in[3],
+  const stats s = {(const float *)in[1], (const float *)in[2],
+                   p->call.in[3].ndim < 0 ? nullptr : (const float *)in[3],
                    p->call.in[4].ndim < 0 ? nullptr : (const float *)in[4]};
   if (n == 0) return;
   const bool wide = cu_wide(c, 16 / (int)sizeof(T), in[0], out[0]);
-  cu_launch("norm_eval", eval_kernel<T>, cu_spans(n), CU_THREADS, n, c, wide, w, s, (const T *)in[0], (T *)out[0]);
+  cu_launch("norm_eval", eval_kernel<T>, cu_spans(n), CU_THREADS, n, c, wide, w, s, (const T *)in[0],
+            (T *)out[0]);
 }
 
 bool eval_plan(su_plan *p) {
@@ -67,9 +71,10 @@ void update_digest(const su_plan *, const double *r, uint32_t *w) {
   cu_word_f(&w[3], (float)(r[0] * r[2] / (r[2] - 1)));
 }
 
-/* A thread takes a channel of mean and rstd [n,c]; in float64, because rstd's square is most of what it subtracts. */
-CU_KERNEL(CU_THREADS) update_kernel(int n, int c, double share, cu_words w, float *run_mean, float *run_var, const float *mean,
-                                    const float *rstd) {
+/* A thread takes a channel of mean and rstd [n,c]; in float64, because rstd's square is most of what it
+ * subtracts. */
+CU_KERNEL(CU_THREADS) update_kernel(int n, int c, double share, cu_words w, float *run_mean, float *run_var,
+                                    const float *mean, const float *rstd) {
   const int j = (int)(blockIdx.x * CU_THREADS + threadIdx.x);
   if (j >= c) return;
   double m = 0, v = 0;
@@ -89,8 +94,8 @@ void update_exec(const su_plan *p, void *const *in, void *const *, const double 
   const int64_t c = p->call.in[0].shape[0], n = c ? su_spec_size(&p->call.in[2]) / c : 0;
   const cu_words w = cu_reals(p, r);
   if (n == 0) return;
-  cu_launch("stat_update", update_kernel, cu_blocks(c, CU_THREADS), CU_THREADS, n, c, 1 / (double)n, w, (float *)in[0],
-            (float *)in[1], (const float *)in[2], (const float *)in[3]);
+  cu_launch("stat_update", update_kernel, cu_blocks(c, CU_THREADS), CU_THREADS, n, c, 1 / (double)n, w,
+            (float *)in[0], (float *)in[1], (const float *)in[2], (const float *)in[3]);
 }
 
 bool update_plan(su_plan *p) {

@@ -1,9 +1,10 @@
-/* tile.h -- products y[m,n] = bias[n] + sum over k of A(m,k) B(k,n) in tiles, whatever A and B are: matrices (matmul.cu) or images
- * read through a convolution's taps (conv.cu, an implicit GEMM). Sums in f32; the order depends on the sizes alone.
+/* tile.h -- products y[m,n] = bias[n] + sum over k of A(m,k) B(k,n) in tiles, whatever A and B are: matrices
+ * (matmul.cu) or images read through a convolution's taps (conv.cu, an implicit GEMM). Sums in f32; the order
+ * depends on the sizes alone.
  *
- * A block of 128 threads makes 64 x 64 numbers, 16 of k at a time from shared memory, 8 x 4 in each thread's registers; the next 16
- * are on their way from global memory meanwhile. Where that makes too few blocks for a GPU, k is cut into `split` parts, whose
- * sums go to the workspace and are added in order by a second kernel.
+ * A block of 128 threads makes 64 x 64 numbers, 16 of k at a time from shared memory, 8 x 4 in each thread's
+ * registers; the next 16 are on their way from global memory meanwhile. Where that makes too few blocks for a GPU,
+ * k is cut into `split` parts, whose sums go to the workspace and are added in order by a second kernel.
  *
  * An operand is a type with
  *   static constexpr bool ALONG_K;                      neighbours in memory follow k (true) or m, n (false)
@@ -20,7 +21,8 @@
 
 constexpr int TILE = 64, TILE_K = 16, TILE_THREADS = 128, TILE_PITCH = TILE + 4;
 
-struct alignas(16) tile_row { int at, h, w; };   /* an operand's notes for one of its tile's 64 rows; at < 0: no such row */
+/* An operand's notes for one of its tile's 64 rows; at < 0: no such row. */
+struct alignas(16) tile_row { int at, h, w; };
 
 /* A matrix of rows m or n against k; neighbours in memory are `pitch`-wide lines along k, or across it. */
 template <class T, bool LINES_OF_K> struct tile_matrix {
@@ -47,7 +49,7 @@ template <class T, bool LINES_OF_K> struct tile_matrix {
   }
 };
 
-/* Where sums go. part: f32 sums [split,m,n], to be added; else y. Rows of y may be every few rows and columns of an image. */
+/* Where sums go. part: f32 sums [split,m,n], to be added; else y, whose rows may be pixels of an image that lie apart. */
 struct tile_out {
   float *part, *f;
   bf16 *h;                              /* y is one of f, h */
@@ -131,7 +133,7 @@ template <class A, class B> CU_KERNEL(TILE_THREADS) tile_product(const tile_job<
   typename B::cursor cb = job.b.begin(rows_b, n0, first, last);
   float sum[8][4] = {}, va[8], vb[8];
   int now = 0;
-  for (int k = first - TILE_K; k < last; k += TILE_K, now ^= TILE_K * TILE_PITCH) {   /* one turn ahead: loads before it multiplies */
+  for (int k = first - TILE_K; k < last; k += TILE_K, now ^= TILE_K * TILE_PITCH) {   /* loads one turn ahead */
     const bool more = k + TILE_K < last;
     if (more) {
       job.a.load(ca, rows_a, va);
@@ -159,7 +161,7 @@ static CU_KERNEL(256) tile_add_parts(const tile_out o, int split) {
 
 /* ---- host ---- */
 
-/* Parts of k: enough for about 512 blocks, each of at least 128 k. From the sizes alone, so that results do not depend on the GPU. */
+/* Parts of k: enough for about 512 blocks, each of at least 128 k. Of the sizes alone: results do not depend on the GPU. */
 static inline int tile_split(int64_t m, int64_t n, int64_t k) {
   const int64_t tiles = ((m + TILE - 1) / TILE) * ((n + TILE - 1) / TILE);
   int64_t split = tiles >= 256 || tiles == 0 ? 1 : 512 / tiles;

@@ -16,13 +16,15 @@ template <class F, class T> struct map1 {
   }
 };
 
-template <class F, class T> CU_KERNEL(CU_THREADS) map1_kernel(int64_t n, bool wide, cu_words w, const T *x, T *y) {
+template <class F, class T>
+CU_KERNEL(CU_THREADS) map1_kernel(int64_t n, bool wide, cu_words w, const T *x, T *y) {
   const int64_t base = cu_base();
   map1<F, T> m = {{w.f(0), w.f(1)}, x + base, y + base};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
-template <class F, class T> void map1_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
+template <class F, class T>
+void map1_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
   const int64_t n = su_spec_size(&p->call.out[0]);
   if (n == 0) return;
   cu_launch(p->call.op->name, map1_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], out[0]),
@@ -48,17 +50,20 @@ template <class F, class T> struct map2 {
   }
 };
 
-template <class F, class T> CU_KERNEL(CU_THREADS) map2_kernel(int64_t n, bool wide, cu_words w, const T *g, const T *y, T *gx) {
+template <class F, class T>
+CU_KERNEL(CU_THREADS) map2_kernel(int64_t n, bool wide, cu_words w, const T *g, const T *y, T *gx) {
   const int64_t base = cu_base();
   map2<F, T> m = {{w.f(0), w.f(1)}, g + base, y + base, gx + base};
   cu_cover<16 / sizeof(T)>(cu_left(base, n), wide, m);
 }
 
-template <class F, class T> void map2_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
+template <class F, class T>
+void map2_exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *) {
   const int64_t n = su_spec_size(&p->call.out[0]);
   if (n == 0) return;
-  cu_launch(p->call.op->name, map2_kernel<F, T>, cu_spans(n), CU_THREADS, n, cu_wide(0, 1, in[0], in[1], out[0]),
-            cu_words_of(p, r), (const T *)in[0], (const T *)in[1], (T *)out[0]);
+  const bool wide = cu_wide(0, 1, in[0], in[1], out[0]);
+  cu_launch(p->call.op->name, map2_kernel<F, T>, cu_spans(n), CU_THREADS, n, wide, cu_words_of(p, r),
+            (const T *)in[0], (const T *)in[1], (T *)out[0]);
 }
 
 template <class F> bool map2_plan(su_plan *p) {
@@ -66,7 +71,8 @@ template <class F> bool map2_plan(su_plan *p) {
   return true;
 }
 
-/* sin(x) without the slow reduction of large angles: turns by pi in double, then by whole turns, which is exact. */
+/* sin(x) without the slow reduction of large angles: turns by pi in double, then by whole turns, which is
+ * exact. */
 CU_DEVICE float half_turns(float x) {
   const double t = (double)x * 0.31830988618379067154;
   return (float)(t - 2 * rint(t * 0.5));

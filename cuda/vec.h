@@ -1,5 +1,5 @@
-/* vec.h -- several neighbouring channels at once: 16 bytes per access where channels and addresses allow it, one number
- * where they do not. In registers they are always floats. */
+/* vec.h -- several neighbouring channels at once: 16 bytes per access where channels and addresses allow it, one
+ * number where they do not. In registers they are always floats. */
 #ifndef SUMI_CUDA_VEC_H
 #define SUMI_CUDA_VEC_H
 
@@ -20,7 +20,7 @@ template <int V, class T> CU_DEVICE void cu_put(T *p, const float (&f)[V]) {
   *reinterpret_cast<cu_vec<T, V> *>(p) = x;
 }
 
-/* May rows of c numbers at these addresses be read 16 bytes at a time? width: numbers in 16 bytes. An absent address fits. */
+/* May rows of c numbers at these addresses be read 16 bytes at a time? width: numbers in 16 bytes; NULL fits. */
 static inline bool cu_wide(int64_t c, int width, const void *a, const void *b = nullptr, const void *d = nullptr) {
   return c % width == 0 && (((uintptr_t)a | (uintptr_t)b | (uintptr_t)d) & 15) == 0;
 }

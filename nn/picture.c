@@ -1,6 +1,6 @@
-/* picture.c -- from bytes to numbers: y = 2 x / 255 - 1, cut out and mirrored on the way. What the loader does on the CPU for the
- * devices there (runtime/io/example.c) is done here for GPUs: a byte goes over the bus where a float would. In
- * float32 y has the bits of the loader's floats. */
+/* picture.c -- from bytes to numbers: y = 2 x / 255 - 1, cut out and mirrored on the way. What the loader
+ * does on the CPU for the devices there (runtime/io/example.c) is done here for GPUs: a byte goes over the
+ * bus where a float would. In float32 y has the bits of the loader's floats. */
 #include "nn.h"
 
 #include <inttypes.h>
@@ -12,24 +12,26 @@ static bool picture_shape(su_call *c) {
   const su_spec *x = &c->in[0], *at = &c->in[1];
   su_spec *y = &c->out[0];
   if (x->dtype != SU_U8 || x->ndim != 4)
-    return su_fail("picture: x wants u8 pictures [n,h,w,c], has %s %s", su_dtype_name(x->dtype), su_shape_text(x));
-  if (at->ndim >= 0 && (at->dtype != SU_I32 || at->ndim != 2 || at->shape[0] != x->shape[0] || at->shape[1] != 3))
-    return su_fail("picture: at wants top, left and flip of each picture, i32 [%" PRId64 ",3]; has %s %s", x->shape[0],
-                   su_dtype_name(at->dtype), su_shape_text(at));
+    return su_fail("picture: x wants u8 pictures [n,h,w,c], has %s %s", su_dtype_name(x->dtype),
+                   su_shape_text(x));
+  if (at->ndim >= 0 && (at->dtype != SU_I32 || at->ndim != 2 || at->shape[0] != x->shape[0] ||
+                        at->shape[1] != 3))
+    return su_fail("picture: at wants top, left and flip of each picture, i32 [%" PRId64 ",3]; has %s %s",
+                   x->shape[0], su_dtype_name(at->dtype), su_shape_text(at));
   *y = *x;
   for (int k = 0; k < 2; k++) {
     const int64_t n = c->i[SIZE + k];
     if (n < 0 || n > x->shape[1 + k] || n > INT32_MAX)
-      return su_fail("picture: size %" PRId64 " x %" PRId64 " is not within pictures of %s", c->i[SIZE], c->i[SIZE + 1],
-                     su_shape_text(x));
+      return su_fail("picture: size %" PRId64 " x %" PRId64 " is not within pictures of %s", c->i[SIZE],
+                     c->i[SIZE + 1], su_shape_text(x));
     if (n) y->shape[1 + k] = n;
   }
   y->dtype = c->i[TO] && c->dev->real != SU_F64 ? SU_BF16 : c->dev->real;
   return true;
 }
 
-/* Where row `row` of the results comes from: its pixels, and whether they are mirrored. A cut that begins too far out is moved
- * back in. */
+/* Where row `row` of the results comes from: its pixels, and whether they are mirrored. A cut that begins
+ * too far out is moved back in. */
 static const uint8_t *row_of(const su_plan *p, void *const *in, int64_t row, bool *flip) {
   const su_spec *x = &p->call.in[0], *y = &p->call.out[0];
   const int64_t oh = y->shape[1], n = row / oh, down = x->shape[1] - oh, right = x->shape[2] - y->shape[2];
@@ -86,13 +88,14 @@ static void picture_cpu(const su_plan *p, void *const *in, void *const *out, con
   su_parallel(y->shape[0] * y->shape[1], 64, rows_cpu, &j);
 }
 
-static const char *const cases[] = {"x=2,5,7,3@u8", "x=2,5,7,3@u8 at=2,3@int2 size=4,6", "x=3,6,6,1@u8 at=3,3@int9 size=2",
+static const char *const cases[] = {"x=2,5,7,3@u8", "x=2,5,7,3@u8 at=2,3@int2 size=4,6",
+                                    "x=3,6,6,1@u8 at=3,3@int9 size=2",
                                     "x=2,9,8,4@u8 at=2,3@int3 size=5,5", NULL};
 
 SU_OP(picture) {
   .sig = "picture(x, at?, size:int2=0, to:enum(f32|bf16)=f32) -> y",
-  .doc = "Bytes to numbers from -1 to 1: 2*x/255 - 1. Of each picture the part of `size` (0: all) from (top, left) on, mirrored if "
-         "flip is not 0; at holds these three numbers, i32 [n,3].",
+  .doc = "Bytes to numbers from -1 to 1: 2*x/255 - 1. Of each picture the part of `size` (0: all) from (top, left) on, "
+         "mirrored if flip is not 0; at holds these three numbers, i32 [n,3].",
   .shape = picture_shape, .ref = picture_ref, .cpu = picture_cpu, .any_dtype = true, .cases = cases};
 
 su_tensor *su_picture(su_tensor *x) {

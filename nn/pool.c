@@ -1,9 +1,10 @@
-/* pool.c -- the pool of old fakes that a discriminator looks at (Shrivastava et al. 2017), by the rule of junyanz's CycleGAN, for the
- * pictures x[k] of a batch in turn: while the pool has room, x[k] is stored and handed out; afterwards one half of them
- * is handed out as it is, the other half swaps places with a stored picture drawn at random.
+/* pool.c -- the pool of old fakes that a discriminator looks at (Shrivastava et al. 2017), by the rule of
+ * junyanz's CycleGAN, for the pictures x[k] of a batch in turn: while the pool has room, x[k] is stored and
+ * handed out; afterwards one half of them is handed out as it is, the other half swaps places with a stored
+ * picture drawn at random.
  *
- * `count` pictures are stored when the op begins; whoever calls counts (lua/sumi/memory.lua). The draws for x[k] are Philox
- * block k at (seed, step, site, stream), see rng.h: the same decisions on every device. */
+ * `count` pictures are stored when the op begins; whoever calls counts (lua/sumi/memory.lua). The draws for
+ * x[k] are Philox block k at (seed, step, site, stream), see rng.h: the same decisions on every device. */
 #include "nn.h"
 
 #include "../runtime/rng.h"
@@ -19,7 +20,8 @@ static bool pool_shape(su_call *c) {
   bool fits = x->ndim >= 1 && s->ndim == x->ndim && s->shape[0] >= 1;
   for (int k = 1; fits && k < x->ndim; k++) fits = s->shape[k] == x->shape[k];
   if (!fits)
-    return su_fail("pool: images wants pictures like those of x, any number of them: x has %s, images %s", su_shape_text(x),
+    return su_fail("pool: images wants pictures like those of x, any number of them: x has %s, images %s",
+                   su_shape_text(x),
                    su_shape_text(s));
   c->out[0] = *x;
   return true;
@@ -40,7 +42,8 @@ static void pool_any(const su_plan *p, void *const *in, void *const *out, const 
   for (int64_t k = 0; k < n; k++) {
     const char *from = (const char *)in[1] + (size_t)k * bytes;
     char *to = (char *)out[0] + (size_t)k * bytes, *images = in[0];
-    const su_philox q = su_philox_at(key, (uint32_t)k, (uint32_t)r[STEP], (uint32_t)site, (uint32_t)(site >> 32));
+    const su_philox q = su_philox_at(key, (uint32_t)k, (uint32_t)r[STEP], (uint32_t)site,
+                                     (uint32_t)(site >> 32));
     const int64_t one = (int64_t)((uint64_t)(q.v[1] >> 8) * (uint64_t)size >> 24);
     const bool room = count + k < size, swap = !room && q.v[0] >> 8 > 1u << 23;
     char *stored = images + (size_t)(room ? count + k : one) * bytes;
@@ -53,14 +56,17 @@ static const char *const cases[] = {
   "images=3,2,2,1 x=2,2,2,1 count=0 seed=7 seed_hi=0 step=3 site=2",
   "images=3,2,2,1 x=4,2,2,1 count=2 seed=7 seed_hi=1 step=4 site=2",
   "images=2,3,5,3 x=9,3,5,3 count=2 seed=4294967295 seed_hi=9 step=5 site=8589934594",
-  "images=50,16,8,8 x=1,16,8,8 count=50 seed=1 seed_hi=0 step=2 site=0", "images=1,4 x=6,4 count=0 seed=3 seed_hi=0 step=1 site=1",
+  "images=50,16,8,8 x=1,16,8,8 count=50 seed=1 seed_hi=0 step=2 site=0",
+  "images=1,4 x=6,4 count=0 seed=3 seed_hi=0 step=1 site=1",
   NULL};
 
 SU_OP(pool) {
   .sig = "pool(images, x, count:real, seed:real, seed_hi:real, step:real, site:real) -> y",
-  .doc = "For each picture of x itself, or an older one of images that it replaces, half of the time; count of images are stored "
-         "so far, and until all are, x is stored. images changes in place; drawn from (seed, step, site + stream*2^32).",
-  .shape = pool_shape, .check = count_ok, .ref = pool_any, .cpu = pool_any, .bf16 = true, .writes = 1, .cases = cases};
+  .doc = "For each picture of x itself, or half of the time an older one of images, which it replaces. While count, how "
+         "many are stored, is below their number, x is stored and comes out itself. Changes images in place; drawn "
+         "from (seed, step, site + stream*2^32).",
+  .shape = pool_shape, .check = count_ok, .ref = pool_any, .cpu = pool_any, .bf16 = true, .writes = 1,
+  .cases = cases};
 
 su_tensor *su_pool(su_tensor *images, su_tensor *x, double count) {
   const su_draw d = su_rng_next();

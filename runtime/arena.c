@@ -189,6 +189,7 @@ void su_arena_on_grow(su_arena *a, bool (*fn)(void *arg, size_t top), void *arg,
 
 size_t su_arena_used(const su_arena *a) { return a->used; }
 size_t su_arena_peak(const su_arena *a) { return a->peak; }
+const char *su_arena_knob(const su_arena *a) { return a->knob; }
 size_t su_arena_reserve(const su_arena *a) { return a->reserve; }
 size_t su_arena_top(const su_arena *a) { return a->top; }
 void su_arena_free(su_arena *a) { su_free(a); }

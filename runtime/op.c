@@ -199,11 +199,7 @@ static void forget_plans(su_device *d) {
   d->nplans = 0;
 }
 
-void su_device_tf32(su_device *d, bool on) {
-  if (d->tf32 == on) return;
-  d->tf32 = on;
-  forget_plans(d);
-}
+void su_device_tf32(su_device *d, bool on) { d->tf32 = on; }
 
 static su_plan *plan_make(su_device *dev, const su_op *op, su_tensor *const *in, const int64_t *ints, uint64_t h) {
   su_plan *p = su_calloc(sizeof *p);
@@ -211,6 +207,7 @@ static su_plan *plan_make(su_device *dev, const su_op *op, su_tensor *const *in,
   p->call.op = op;
   p->call.dev = dev;
   p->hash = h;
+  p->tf32 = dev->tf32;
   for (int k = 0; k < SU_MAX_IN; k++) {
     if (k < op->nin && in[k]) p->call.in[k] = in[k]->spec;
     else p->call.in[k].ndim = -1;
@@ -231,7 +228,7 @@ static su_plan *plan_make(su_device *dev, const su_op *op, su_tensor *const *in,
 su_plan *su_plan_get(su_device *dev, const su_op *op, su_tensor *const *in, const int64_t *ints) {
   uint64_t h = key_of(op, in, ints);
   for (su_plan *p = dev->plans[h % (sizeof dev->plans / sizeof *dev->plans)]; p; p = p->next)
-    if (p->hash == h && plan_fits(p, op, in, ints)) return p;
+    if (p->hash == h && p->tf32 == dev->tf32 && plan_fits(p, op, in, ints)) return p;
   return plan_make(dev, op, in, ints, h);
 }
 

@@ -40,6 +40,7 @@ struct su_plan {
   void *state;                          /* the plan's own, e.g. a oneDNN primitive */
   void (*state_free)(void *state);
   uint64_t hash;
+  bool tf32;                            /* what the device allowed when it was made */
   su_plan *next;
 };
 
@@ -126,10 +127,11 @@ struct su_device {
   bool ready;
   void *state;
 };
-#define SU_DEVICE_ABI 2
+/* The version and, since both sides share these structures, their sizes. */
+#define SU_DEVICE_ABI (2u << 24 ^ (uint32_t)(sizeof(su_op) << 12 ^ sizeof(su_plan) << 4 ^ sizeof(su_device)))
 su_device *su_device_get(const char *name);   /* "ref", "cpu"; opens it; NULL with a message that lists what there is */
 void su_device_register(su_device *d);
-void su_device_tf32(su_device *d, bool on);   /* sets d->tf32; plans that were made for the other are forgotten */
+void su_device_tf32(su_device *d, bool on);   /* sets d->tf32; each has plans of its own */
 su_plan *su_plan_get(su_device *dev, const su_op *op, su_tensor *const *in, const int64_t *ints);
 
 /* Shape-rule helpers: each returns false with a message that says what would be right. */

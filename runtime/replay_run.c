@@ -318,6 +318,7 @@ static void list_largest(su_list *l) {
     }
     if (best < 0) break;
     const su_part_of *p = &l->part[best];
+    if (100 * p->bytes < most) break;
     su_error_note("  %8.1f MB  %s%s %s%s%s", 1e-6 * (double)p->bytes, su_dtype_name(p->spec.dtype), su_shape_text(&p->spec),
                   maker(l, best), p->site ? "  " : "", p->site ? p->site : "");
     shown[n] = best;
@@ -329,10 +330,11 @@ bool su_list_fits(su_list *l) {
   su_arena *a = l->dev->arena;
   size_t held = su_arena_used(a), all = held + l->bytes + l->workspace, budget = su_arena_reserve(a);
   if (all <= budget) return su_dry || !l->workspace || l->dev->workspace(l->dev, l->workspace);   /* scratch first: it then lies low */
-  su_fail_code(SU_EMACHINE, "a step needs %.1f MB on %s and the budget is %.1f MB: %.1f MB of weights, optimiser state and data, %.1f MB "
-               "of the step's own, %.1f MB of scratch. A smaller batch or picture, or precision = \"bf16\", needs less; the largest "
-               "at its fullest moment:", 1e-6 * (double)all, l->dev->name, 1e-6 * (double)budget, 1e-6 * (double)held,
-               1e-6 * (double)l->bytes, 1e-6 * (double)l->workspace);
+  su_fail_code(SU_EMACHINE, "a step needs %.1f MB on %s; the budget is %.1f MB (%s sets it, in MiB)", 1e-6 * (double)all,
+               l->dev->name, 1e-6 * (double)budget, su_arena_knob(a));
+  su_error_note("  %.1f MB for weights, optimisers and data, %.1f MB for the step, %.1f MB of scratch", 1e-6 * (double)held,
+                1e-6 * (double)l->bytes, 1e-6 * (double)l->workspace);
+  su_error_note("  a smaller batch, smaller pictures or precision = \"bf16\" need less; at its fullest moment it holds");
   list_largest(l);
   return false;
 }

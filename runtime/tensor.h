@@ -109,6 +109,7 @@ void su_arena_put(su_arena *a, su_block *b);
 void su_arena_on_grow(su_arena *a, bool (*fn)(void *arg, size_t top), void *arg, const char *knob);
 size_t su_arena_used(const su_arena *a);              /* bytes in use */
 size_t su_arena_peak(const su_arena *a);              /* most bytes in use so far */
+const char *su_arena_knob(const su_arena *a);          /* the environment variable that sets it */
 size_t su_arena_reserve(const su_arena *a);           /* the most it may hold */
 size_t su_arena_top(const su_arena *a);               /* bytes ever touched */
 void su_arena_free(su_arena *a);

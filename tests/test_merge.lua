@@ -1,5 +1,5 @@
--- test_merge.lua -- on the emulated GPU: executions that a recorded step runs as one launch (cu_op.many) give the bits of single ones,
--- and gradients that are not finite are counted, tensor by tensor, wherever in a tensor they are.
+-- test_merge.lua -- on the emulated GPU: executions that a recorded step runs as one launch (cu_op.many) give the
+-- bits of single ones, and gradients that are not finite are counted, tensor by tensor, wherever in it they are.
 local core = require "sumi.core"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 local ops <const> = core.ops
@@ -23,8 +23,8 @@ local function tensor(n, salt, dtype)
   return (dtype and ops.cast(t, dtype) or t):keep()
 end
 
--- make() gives a fresh state (a list of tensors); step(state, at) applies ops to it. Two steps one by one against one that is
--- recorded and one that runs as a graph.
+-- make() gives a fresh state (a list of tensors); step(state, at) applies ops to it. Two steps one by one against
+-- one that is recorded and one that runs as a graph.
 local function compare(make, step)
   local function played(state, at)
     core.step_begin(1, at)

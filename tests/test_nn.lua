@@ -110,6 +110,16 @@ T.test("a norm makes the mirrored border of the convolution behind it, where the
   end
 end)
 
+T.test("a norm says which border it cannot mirror", function()
+  fresh()
+  local norm, x = core.ops.norm, full(1, { 2, 4, 5, 3 })
+  T.raises(function() norm(x, { pad = 4 }) end, "norm: a mirrored border of 4 wants an image larger than it; has [2,4,5,3]")
+  T.raises(function() norm(x, { pad = -1 }) end, "norm: pad must not be negative, is -1")
+  T.raises(function() norm(full(1, { 4, 3 }), { pad = 1 }) end, "norm: pad mirrors images [n,h,w,c], has [4,3]")
+  local stat = full(1, { 3 })
+  T.raises(function() core.ops.norm_gx(x, x, stat, stat, { pad = 1 }) end, "norm_gx: gy wants [2,6,7,3], has [2,4,5,3]")
+end)
+
 T.test("schedules", function()
   fresh()
   local r = ramp { 1, 0, from = 99, to = 200 }

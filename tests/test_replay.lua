@@ -71,6 +71,20 @@ for _, e in ipairs(small) do
   end)
 end
 
+-- On a device with graphs the recorded step becomes one: emu has CUDA's graphs, played.
+local emulated = pcall(context.reset, 0, "emu", {})
+for _, e in ipairs { small[3], small[4], { "cyclegan", { size = "16", width = "2", critic = "2", blocks = "1", pool = "2", layers = "1" } } } do
+  if emulated then
+    T.test(("%s: 10 steps of a captured graph give the bits of played ones"):format(e[1]), function()
+      local again, g = same_bits(function() return load_game(e[1], e[2], "emu") end, 10)
+      T.eq(again, 7, "steps replayed")
+      T.eq(g.steps_again:sizes()[1].graph, true, "one graph")
+    end)
+  else
+    T.skip(e[1] .. " as a graph", "there is no libsumi_emu.so")
+  end
+end
+
 -- ---- a small game of one's own; more = what differs ----
 
 local function own(more)
@@ -167,7 +181,31 @@ T.test("a loss with a number of its own that changes is played", function()
   played_because(function()
     n = 0
     return make()
+  end, "it changes 'n', a variable of the script")
+  played_because(function()            -- what no one can see is found by comparing two recordings
+    local started = 0
+    local function clock()
+      started = started + 1
+      return started
+    end
+    return own { fake = setmetatable({}, { __call = function(_, y, t)
+      local _ENV = require "sumi"
+      return bce(y, t) * clock()
+    end }) }()
   end, "op %d+ %(affine%) has another number")
+end)
+
+T.test("checking the memory leaves the script's counters alone", function()
+  local n = { calls = 0 }
+  local g = own { fake = function(y, t)
+    local _ENV = require "sumi"
+    n.calls = n.calls + 1
+    return bce(y, t)
+  end }()
+  g:check_memory(0)
+  T.eq(n.calls, 0)
+  g:step_once(0)
+  T.eq(n.calls, 1)
 end)
 
 T.test("a step function of the script is replayed, unless it asks which step it is", function()
@@ -237,7 +275,7 @@ T.test("a step that does not fit is refused before it runs, with its largest ten
   local code, _, err = core.spawn { "env", "SUMI_MEMORY=44", sumi, "run", here .. "/experiments/dcgan.lua", "width=16", "batch=64", "--steps", "2", "-q",
     "--results", dir }
   T.eq(code, 6, "exit code")
-  T.match(err, "a step needs %d+%.%d MB on cpu and the budget is")
+  T.match(err, "a step needs %d+%.%d MB on cpu; the budget is")
   T.match(err, "%d MB  f32%[64,%d+,%d+,%d+%] [%w_]+  .*dcgan%.lua:%d+")
   local _, plays = run(own {}, 3, true)
   local g = own {}()

@@ -1,8 +1,9 @@
 /* fiber.cpp -- CUDA's threads as fibers; see fiber.h for what that promises.
  *
- * A carrier is a stack that runs threads of the block one after the other for as long as they end without waiting. A thread
- * that waits keeps its carrier, and the next threads go on with another. So a kernel without barriers needs one carrier,
- * and one with barriers as many as there are threads; they stay for the next launch. */
+ * A carrier is a stack that runs threads of the block one after the other for as long as they end without
+ * waiting. A thread that waits keeps its carrier, and the next threads go on with another. So a kernel
+ * without barriers needs one carrier, and one with barriers as many as there are threads; they stay for the
+ * next launch. */
 #include "fiber.h"
 
 #include <stdio.h>
@@ -78,7 +79,8 @@ context scheduler;
 carrier *idle, *running;
 
 [[noreturn]] void die(const char *what, unsigned a, unsigned b) {
-  fprintf(stderr, "emu: kernel %s, block (%u,%u,%u) of %u threads: ", kernel, blockIdx.x, blockIdx.y, blockIdx.z, blockDim.x);
+  fprintf(stderr, "emu: kernel %s, block (%u,%u,%u) of %u threads: ", kernel, blockIdx.x, blockIdx.y,
+          blockIdx.z, blockDim.x);
   fprintf(stderr, what, a, b);
   fputc('\n', stderr);
   abort();
@@ -109,7 +111,8 @@ void swap(context *from, context *to) { sumi_emu_swap(&from->sp, to->sp); }
 void arrived(context *self) {
 #ifdef __SANITIZE_ADDRESS__
   const bool by_carrier = self != &scheduler;
-  __sanitizer_finish_switch_fiber(self->fake, by_carrier ? &scheduler.low : nullptr, by_carrier ? &scheduler.size : nullptr);
+  __sanitizer_finish_switch_fiber(self->fake, by_carrier ? &scheduler.low : nullptr,
+                                  by_carrier ? &scheduler.size : nullptr);
 #else
   (void)self;
 #endif
@@ -156,8 +159,10 @@ void carrier_main() {
 
 carrier *carrier_new() {
   carrier *c = (carrier *)calloc(1, sizeof *c);
-  char *map = (char *)mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (!c || map == MAP_FAILED || mprotect(map, GUARD, PROT_NONE) != 0) die("no memory for a thread's stack (%u of %u)", started, blockDim.x);
+  char *map = (char *)mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (!c || map == MAP_FAILED || mprotect(map, GUARD, PROT_NONE) != 0)
+    die("no memory for a thread's stack (%u of %u)", started, blockDim.x);
   c->ctx.low = map + GUARD;
   c->ctx.size = STACK;
 #if UCONTEXT
@@ -197,7 +202,8 @@ void wait_here(unsigned t) {
     if (threads[t].is == AT_SYNC) sync = t;
     if (threads[t].is == AT_SHUFFLE) shuffle = t;
   }
-  if (at_sync) die("thread %u waits in cu_shfl_xor for lanes that never come, thread %u at cu_sync", shuffle, sync);
+  if (at_sync)
+    die("thread %u waits in cu_shfl_xor for lanes that never come, thread %u at cu_sync", shuffle, sync);
   die("thread %u waits in cu_shfl_xor for lanes that never come (%u threads are left)", shuffle, alive);
 }
 
@@ -221,7 +227,8 @@ void release_sync() {
 
 /* A different first thread and direction for every block, the same for the same seed. */
 void choose_order(uint64_t seed) {
-  uint64_t h = (seed + blockIdx.x + ((uint64_t)blockIdx.y << 24) + ((uint64_t)blockIdx.z << 44)) * 0x9E3779B97F4A7C15u;
+  const uint64_t block = blockIdx.x + ((uint64_t)blockIdx.y << 24) + ((uint64_t)blockIdx.z << 44);
+  uint64_t h = (seed + block) * 0x9E3779B97F4A7C15u;
   h ^= h >> 32;
   first_thread = (unsigned)(h % blockDim.x);
   stride = h >> 20 & 1 ? blockDim.x - 1 : 1;
@@ -267,9 +274,11 @@ float cu_shfl_xor(float v, int mask) {
   const unsigned lanes = blockDim.x - first < WARP ? blockDim.x - first : WARP;
   thread *self = &threads[t];
   warp *w = &warps[t / WARP];
-  if (w->ended) die("thread %u in cu_shfl_xor, but lanes of its warp have ended (%u threads are left)", t, alive);
+  if (w->ended)
+    die("thread %u in cu_shfl_xor, but lanes of its warp have ended (%u threads are left)", t, alive);
   if (peer - first >= lanes) die("thread %u in cu_shfl_xor wants lane %u, which is not there", t, peer - first);
-  if (w->waiting && w->mask != mask) die("thread %u in cu_shfl_xor with mask %u, others of its warp with another", t, (unsigned)mask);
+  if (w->waiting && w->mask != mask)
+    die("thread %u in cu_shfl_xor with mask %u, others of its warp with another", t, (unsigned)mask);
   const unsigned place = self->shuffles++ & 1;
   self->shown[place] = v;
   w->mask = mask;
@@ -286,7 +295,8 @@ float cu_shfl_xor(float v, int mask) {
 void emu_shared(void *storage, size_t bytes, uint64_t *block) {
   *block = emu_block;
   shared_bytes += bytes;
-  if (shared_bytes > MAX_SHARED) die("%u bytes of shared memory; a block has %u", (unsigned)shared_bytes, (unsigned)MAX_SHARED);
+  if (shared_bytes > MAX_SHARED)
+    die("%u bytes of shared memory; a block has %u", (unsigned)shared_bytes, (unsigned)MAX_SHARED);
   memset(storage, 0xff, bytes);
 }
 
@@ -306,6 +316,7 @@ void emu_run(const char *name, dim3 grid, unsigned nthreads, const std::function
 }
 
 /* For programs that have no rt_emu.cpp. */
-__attribute__((weak)) void emu_launch(const char *name, dim3 grid, unsigned nthreads, std::function<void()> fn) {
+__attribute__((weak)) void emu_launch(const char *name, dim3 grid, unsigned nthreads,
+                                      std::function<void()> fn) {
   emu_run(name, grid, nthreads, fn);
 }

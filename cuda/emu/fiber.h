@@ -1,10 +1,12 @@
-/* fiber.h -- the part of CUDA that our kernels use, on a CPU: kernel.h includes this in nvcc's place under SUMI_EMU.
+/* fiber.h -- the part of CUDA that our kernels use, on a CPU: kernel.h includes this in nvcc's place under
+ * SUMI_EMU.
  *
- * Every CUDA thread of a block is a fiber, blocks run one after the other, and a fiber runs until it meets cu_sync or cu_shfl_xor
- * or ends. The order of the fibers differs from block to block (by SUMI_EMU_SEED too, always the same for the same
- * seed) and shared memory holds NaNs when a block begins, so that a forgotten barrier or a number never written changes the result.
- * What CUDA leaves undefined (a barrier or shuffle that some threads never reach, a lane that is not there) ends the
- * program with one line that names the kernel. This models neither time nor races within a warp. */
+ * Every CUDA thread of a block is a fiber, blocks run one after the other, and a fiber runs until it meets
+ * cu_sync or cu_shfl_xor or ends. The order of the fibers differs from block to block (by SUMI_EMU_SEED
+ * too, always the same for the same seed) and shared memory holds NaNs when a block begins, so that a
+ * forgotten barrier or a number never written changes the result. What CUDA leaves undefined (a barrier or
+ * shuffle that some threads never reach, a lane that is not there) ends the program with one line that
+ * names the kernel. This models neither time nor races within a warp. */
 #ifndef SUMI_CUDA_EMU_FIBER_H
 #define SUMI_CUDA_EMU_FIBER_H
 
@@ -18,7 +20,9 @@
 #define CU_KERNEL(threads) void
 #define CU_DEVICE inline __attribute__((always_inline))
 #define CU_UNROLL
-/* Storage of one block at a time; 16-byte aligned, filled with NaNs (0xff) by the first thread of a block that comes by. */
+#define CU_NO_UNROLL
+/* Storage of one block at a time; 16-byte aligned, filled with NaNs (0xff) by the first thread of a block
+ * that comes by. */
 #define CU_SHARED(type, name, count)          \
   alignas(16) static type name[count];        \
   static uint64_t name##_block;               \

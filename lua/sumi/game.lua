@@ -224,6 +224,15 @@ function Game:check_memory(at)
   replay.check(self, at)
 end
 
+-- The script's functions that a step calls.
+function Game:functions()
+  local list = { self.forward, self.step }
+  for _, p in ipairs(self.players) do
+    for _, l in ipairs(p.losses) do list[#list + 1] = l.f end
+  end
+  return list
+end
+
 -- The counters that playing a step changes; the function that comes back restores them.
 function Game:remember()
   local t, pools = {}, {}

@@ -3,10 +3,12 @@
 -- Steps come in kinds (which players have their turn, which scheduled losses count); each kind is played once, recorded twice, and replayed
 -- from then on if both recordings say the same. Every CHECK steps one is played and recorded again: a step that changed by itself is
 -- found out then at the latest. What changes between steps is told: data are inputs, schedules and counters are live numbers. A step
--- that looks at numbers, prints, or keeps what it made cannot be replayed; it is played op by op, and that is said once.
+-- that looks at numbers, prints, counts in a variable of its own, or keeps what it made cannot be replayed; it is played op by op, and that
+-- is said once.
 local core = require "sumi.core"
 local context = require "sumi.context"
 local util = require "sumi.util"
+local upvalues = require "sumi.upvalues"
 
 local replay = {}
 local Replay = {}
@@ -62,7 +64,11 @@ local function record(game, at, dry)
   open = { list = core.list_begin(context.device, dry), lives = {}, results = {}, inputs = {}, dry = dry }
   local _ <close> = setmetatable({}, closing)
   local r = open
+  local before = upvalues.of(game:functions())
   game:play(at)
+  local changed = upvalues.changed(before)
+  if dry then upvalues.restore(before)
+  elseif changed then core.list_refuse(("it changes '%s', a variable of the script"):format(changed)) end
   local ok, why = core.list_end()
   r.names, r.sources = { table.unpack(game.names) }, { table.unpack(game.sources) }
   if ok or dry then return r end

@@ -27,7 +27,7 @@ bool su_bf16_wrap(su_plan *p);
 /* The same around another planner than the op's own. */
 bool su_bf16_wrap_plan(su_plan *p, bool (*plan)(su_plan *p));
 
-/* What this CPU multiplies in bf16: nothing, AVX512-BF16, or AMX. SUMI_CPU_WITHOUT=bf16 (or amx) denies it, for tests. */
+/* By what this CPU multiplies bf16, if at all. SUMI_CPU_WITHOUT=bf16 (or amx) denies it: a knob for tests. */
 enum su_bf16_unit { SU_BF16_NONE, SU_BF16_AVX512, SU_BF16_AMX };
 enum su_bf16_unit su_bf16_unit(void);
 

@@ -227,7 +227,8 @@ static bool make_wish(struct wish *q, layout ours[SIDES], const su_conv_geo *g, 
 }
 
 static bool make_primitives(su_dnn *s, dnnl_primitive_desc_t pd, layout ours[SIDES], layout_ref bias,
-                            enum su_conv_dir dir, size_t *top) {
+                            enum su_conv_dir dir, bool shared, size_t *top) {
+  size_t nowhere = 0;                   /* shared weights lie outside the workspace */
   bool gx = dir == SU_CONV_GX, gw = dir == SU_CONV_GW, y = dir == SU_CONV_Y;
   layout_ref theirs[SIDES] = {
     dnnl_primitive_desc_query_md(pd, gx ? dnnl_query_diff_src_md : dnnl_query_src_md, 0),
@@ -235,7 +236,8 @@ static bool make_primitives(su_dnn *s, dnnl_primitive_desc_t pd, layout ours[SID
     dnnl_primitive_desc_query_md(pd, y ? dnnl_query_dst_md : dnnl_query_diff_dst_md, 0)};
   for (int k = 0; k < SIDES; k++) {
     bool output = k == (y ? Y : gx ? X : W);
-    if (!make_side(&s->side[k], ref(&ours[k]), theirs[k], output, top)) return false;
+    size_t *at = k == W && shared ? &nowhere : top;
+    if (!make_side(&s->side[k], ref(&ours[k]), theirs[k], output, at)) return false;
   }
   layout_ref scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
   s->scratch_offset = take(top, dnnl_memory_desc_get_size(scratch));
@@ -359,7 +361,7 @@ su_dnn *su_dnn_new(const su_conv_geo *g, enum su_conv_dir dir, struct su_dnn_opt
   su_dnn *s = su_calloc(sizeof *s);
   bool ok = s && make_wish(&q, ours, g, opt.as_they_lie, type) && describe(&pd, &q, dir, one.attr, one.engine);
   size_t top = 0;
-  ok = ok && make_primitives(s, pd, ours, ref(&q.b), dir, &top);
+  ok = ok && make_primitives(s, pd, ours, ref(&q.b), dir, opt.shared, &top);
   if (pd) dnnl_primitive_desc_destroy(pd);
   drop(&q.x), drop(&q.w), drop(&q.y), drop(&q.b);
   for (int k = 0; k < SIDES; k++) drop(&ours[k]);

@@ -9,6 +9,7 @@ struct su_dnn_opt {
   bool as_they_lie;                     /* images are not reordered: NULL where oneDNN has no kernel for that */
   bool bf16;                            /* operands and result in bf16 */
   bool f32_out;                         /* but the result in f32 */
+  bool shared;                          /* weights in oneDNN's order are always given as `turned` where they differ */
 };
 
 /* NULL: oneDNN cannot (no message). The bias of direction y is f32. */

@@ -1,10 +1,16 @@
 /* parts.c -- convolutions in bf16: oneDNN's kernels (AVX512-BF16, AMX), on our threads. A convolution is cut into parts,
- * groups of images, bands of rows or (gw) groups of outputs, that depend on its shape alone; each is a convolution of its own with its own border,
- * planned by dnn.c and run on one thread. The gw of bands are summed, in order. Who is served is a rule of shape, from
- * measurements on Zen 4 (GFLOP/s of one thread, bf16 here against f32 and rounding around it):
- *   3x3, 256 -> 256, 32 px   y 230 : 184   gx 221 : 209   gw 224 : 213      4x4 /2, 64 -> 128, 32 px   y 221 : 112
- *   3x3 /2, 64 -> 128        y 228 : 84    gx 231 : 81    gw 148 : 85       7x7, 3 -> 64               y 173 : 95
- * but few channels in the result (7x7, 64 -> 3: y 43 : 55), few pixels and narrow gw (4 columns: 54 : 89) are left to f32. */
+ * groups of images, bands of rows or (gw) groups of outputs, that depend on its shape alone; each is a convolution of its
+ * own with its own border, planned by dnn.c and run on one thread. The gw of bands are summed, in order. Who is served is
+ * a rule of shape, from measurements on Zen 4 (GFLOP/s of one thread as the definition counts; behind the colon by f32
+ * kernels, rounded around them):
+ *   3x3, 256 -> 256, 32 px   y 212 : 184   gx 206 : 209   gw 161 : 213
+ *   3x3, 64 -> 64, 128 px    y 225 : 167   gx 224 : 160   gw 181 : 162
+ *   3x3 /2, 64 -> 128        y 219 : 84    gx 215 : 81    gw 143 : 85
+ *   4x4 /2, 64 -> 128, n 64  y 208 : 112   gx 220 : 106   gw 178 : 123
+ *   7x7, 3 -> 64             y 161 : 95    gx  42 : 65    gw 144 : 94
+ *   7x7, 64 -> 3             y  43 : 55    gx 128 : 71    gw  40 : 84
+ * So few channels in the result, few pixels, narrow gw and the gw of few pixels that Winograd serves are left to f32.
+ * With AMX, where bf16 is many times faster than f32, the last are not (a rule that no AMX machine has confirmed yet). */
 #include "bf16.h"
 #include "dnn.h"
 
@@ -131,8 +137,8 @@ static void free_parts(void *state) {
   su_free(q);
 }
 
-static su_dnn *part_of(const su_conv_geo *g, enum su_conv_dir dir, bool f32_out) {
-  struct su_dnn_opt opt = {.as_they_lie = true, .bf16 = true, .f32_out = f32_out};
+static su_dnn *part_of(const su_conv_geo *g, enum su_conv_dir dir, bool f32_out, bool shared) {
+  struct su_dnn_opt opt = {.as_they_lie = true, .bf16 = true, .f32_out = f32_out, .shared = shared};
   su_dnn *s = su_dnn_new(g, dir, opt);
   opt.as_they_lie = false;
   return s ? s : su_dnn_new(g, dir, opt);
@@ -142,7 +148,7 @@ static bool add_part(parts *q, const su_conv_geo *g, enum su_conv_dir dir, bool 
                      int64_t first, int64_t last) {
   su_conv_geo c = *g;
   part *p = &q->part[q->count];
-  if (!cut(&c, dir, p, n, count, first, last) || !(p->by = part_of(&c, dir, f32_out))) return false;
+  if (!cut(&c, dir, p, n, count, first, last) || !(p->by = part_of(&c, dir, f32_out, true))) return false;
   q->count++;
   return su_dnn_same_weights(q->part[0].by, p->by);
 }
@@ -155,7 +161,7 @@ static bool cut_outputs(parts *q, const su_conv_geo *g) {
     part *p = &q->part[q->count];
     c.co = p->outputs = least(each, g->co - o);
     p->b = o, p->out = o * g->kh * g->kw * g->ci;
-    if (!(p->by = part_of(&c, SU_CONV_GW, true))) return false;
+    if (!(p->by = part_of(&c, SU_CONV_GW, true, false))) return false;
     q->count++;
   }
   return true;
@@ -197,7 +203,9 @@ static bool pays(const su_conv_geo *g, enum su_conv_dir dir) {
   int64_t result = dir == SU_CONV_GX ? g->ci : g->co;
   if (su_bf16_unit() == SU_BF16_NONE || g->groups != 1 || g->reflect || result < THIN) return false;
   if (g->n * g->oh * g->ow <= 128) return false;      /* the weights are most of what is read */
-  return dir != SU_CONV_GW || g->ow >= NARROW;
+  if (dir != SU_CONV_GW) return true;
+  const bool wino = g->n * g->oh * g->ow < MANY_PIXELS && su_conv_wino_pays(g) && su_bf16_unit() == SU_BF16_AVX512;
+  return g->ow >= NARROW && !wino;
 }
 
 bool su_conv_by_parts(su_conv_by *by, const su_conv_geo *g, enum su_conv_dir dir, bool f32_out) {

@@ -61,8 +61,8 @@ void su_examples_shape(const su_examples *s, int64_t hwc[3]); /* of what put wri
 const su_pixels *su_examples_fetch(su_examples *s, int64_t *i, su_fetcher *f);
 /* Why example i is broken; NULL if it is not known to be. */
 const char *su_examples_reason(su_examples *s, int64_t i);
-/* Where a plane [h,w,c] goes: as numbers in [-1,1], or (number NULL) as bytes for a device that makes the same numbers of
- * them (nn/picture.c). */
+/* Where a plane [h,w,c] goes: as numbers in [-1,1], or (number NULL) as bytes for a device that makes the
+ * same numbers of them (nn/picture.c). */
 typedef struct su_plane {
   float *number;
   uint8_t *byte;

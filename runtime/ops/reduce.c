@@ -3,6 +3,7 @@
  * The axes are first collapsed: neighbours that are both summed or both kept become one. What is left is almost always [a, r, b]
  * with r summed; anything else goes through the general loop. Sums run over fixed chunks of the summed axis whose partial sums
  * are added in order and in float64, so that the result depends on no thread count and large sums keep their digits. */
+#include "../cpu/bf16.h"
 #include "ops.h"
 
 #include <inttypes.h>
@@ -93,8 +94,14 @@ SU_CLONES static void add_row(float *restrict acc, const float *restrict x, int6
   for (int64_t k = 0; k < n; k++) acc[k] += x[k];
 }
 
+/* The same of a bf16 row; the first one is only widened. */
+SU_CLONES static void add_row_bf16(float *restrict acc, const uint16_t *restrict x, int64_t n) {
+  for (int64_t k = 0; k < n; k++) acc[k] += su_from_bf16(x[k]);
+}
+
 typedef struct sums {
-  const float *x;
+  const void *x;
+  bool bf16;                           /* x, else f32 */
   float *part;                         /* [a, chunks, b] */
   int64_t r, b, chunks;
 } sums;
@@ -104,8 +111,16 @@ static void sum_chunks(void *arg, int64_t first, int64_t last) {
   for (int64_t k = first; k < last; k++) {
     int64_t a = k / s->chunks, row = k % s->chunks * CHUNK;
     int64_t rows = s->r - row < CHUNK ? s->r - row : CHUNK;
-    const float *x = s->x + (a * s->r + row) * s->b;
-    float *y = s->part + k * s->b;
+    const int64_t at = (a * s->r + row) * s->b;
+    const uint16_t *low = (const uint16_t *)s->x + at;
+    const float *x = (const float *)s->x + at;
+    float *y = s->part + k * s->b, wide[CHUNK];
+    if (s->bf16 && s->b > 1) {
+      su_widen(y, low, s->b);
+      for (int64_t j = 1; j < rows; j++) add_row_bf16(y, low + j * s->b, s->b);
+      continue;
+    }
+    if (s->bf16) su_widen(wide, low, rows), x = wide;
     if (s->b == 1) {
       *y = dot_one(x, rows);
       continue;
@@ -115,9 +130,9 @@ static void sum_chunks(void *arg, int64_t first, int64_t last) {
   }
 }
 
-static void sum_middle(const float *x, float *y, int64_t a, int64_t r, int64_t b, float *part) {
+static void sum_middle(const void *x, bool bf16, float *y, int64_t a, int64_t r, int64_t b, float *part) {
   int64_t chunks = (r + CHUNK - 1) / CHUNK;
-  sums s = {.x = x, .part = chunks == 1 ? y : part, .r = r, .b = b, .chunks = chunks};
+  sums s = {.x = x, .bf16 = bf16, .part = chunks == 1 ? y : part, .r = r, .b = b, .chunks = chunks};
   int64_t grain = 32768 / (CHUNK * b) + 1;
   if (r < CHUNK) grain = 32768 / (r * b) + 1;
   su_parallel(a * chunks, grain, sum_chunks, &s);
@@ -134,7 +149,8 @@ static void sum_middle(const float *x, float *y, int64_t a, int64_t r, int64_t b
 static void sum_cpu(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   (void)r;
   groups g = collapse(&p->call);
-  const float *x = in[0];
+  const void *x = in[0];
+  bool bf16 = p->call.in[0].dtype == SU_BF16;
   int64_t n = su_spec_size(&p->call.in[0]);
   if (n == 0) {
     memset(out[0], 0, (size_t)su_spec_size(&p->call.out[0]) * sizeof(float));
@@ -147,8 +163,8 @@ static void sum_cpu(const su_plan *p, void *const *in, void *const *out, const d
     int64_t b = g.size[g.n - 1], m = g.size[g.n - 2], a = n / (b * m);
     bool final = g.n == 3;
     float *y = final ? out[0] : free_half;
-    sum_middle(x, y, a, m, b, part);
-    x = y;
+    sum_middle(x, bf16, y, a, m, b, part);
+    x = y, bf16 = false;
     free_half += a * b;
     n = a * b;
     g.size[g.n - 3] *= b;
@@ -182,7 +198,7 @@ static bool sum_grad(const su_node *n, su_tensor *const *g, const bool *want, su
 
 SU_OP(sum) {.sig = "sum(x, axes:axes=all, keep:bool=0) -> y",
   .doc = "Sum over the given axes (all by default); keep leaves them as 1.", .shape = sum_shape, .ref = sum_ref,
-  .cpu_plan = sum_plan, .grad = sum_grad,
+  .cpu_plan = sum_plan, .bf16 = true, .grad = sum_grad,
   .cases = (const char *const[]){"x=2,3,4,5", "x=2,3,4,5 axes=2,3", "x=2,3,4,5 axes=1,2,3 keep=1", "x=3,4,5 axes=1,3",
     "x=2,3,2,3,2 axes=2,4", "x=3,1200 axes=2", "x=1200,3 axes=1", "x=2,1100,2 axes=2", "x=5 axes=1", "x=2,3,4 axes=3", NULL}};
 

@@ -2,7 +2,8 @@
 --
 -- Every case runs in a process of its own (peak memory is its own too), Sumi and the peer in turns, so that
 -- both meet the same weather. The peer is $SUMI_PEER_PYTHON, or python3, when it can import torch; otherwise its
--- columns stay empty. Names: start, eager, conv, mlpgan, dcgan64, pix2pix256, cyclegan128; none means all.
+-- columns stay empty. Names: start, eager, conv, mlpgan, dcgan64, pix2pix256, cyclegan128; none means all. Each case has
+-- a row for f32 and, where the CPU multiplies it, for bf16; "played" is the same step run op by op by Lua instead of replayed.
 -- SUMI_BENCH_ROUNDS (2): turns of each.
 local core = require "sumi.core"
 
@@ -74,11 +75,17 @@ local function add(sum, r)
 end
 
 local function run_case(c, peer)
-  local ours, theirs, note = { times = {} }, {}, nil
-  for _ = 1, rounds do
-    local r, why = ask { sumi, "lua", here .. "/step.lua", c[1], tostring(c.steps), tostring(c.seconds) }
+  local ours, theirs, note = { times = {}, played = { times = {} }, bf16 = { times = {} } }, {}, nil
+  local function our_step(sum, replay, precision)
+    local r, why = ask { "env", "SUMI_REPLAY=" .. replay, sumi, "lua", here .. "/step.lua", c[1], tostring(c.steps),
+      tostring(c.seconds), precision }
     note = not r and why or note
-    add(ours, r)
+    add(sum, r)
+  end
+  for _ = 1, rounds do
+    our_step(ours, "1", "f32")
+    our_step(ours.played, "0", "f32")
+    if core.cpu().bf16 then our_step(ours.bf16, "1", "bf16") end
     for _, mode in ipairs(peer and c.modes or {}) do
       theirs[mode] = theirs[mode] or { times = {} }
       local argv = { peer, here .. "/peer.py", c[1], mode, tostring(c.steps), tostring(c.seconds) }
@@ -106,19 +113,21 @@ local function step_row(row, name, o, p)
   local m = median(o.times)
   local peer = table.pack("", "", "", "", "", "")
   if p then peer = table.pack(faster(o, p)) end
-  print(row:format(name, ms(m), ms(math.min(table.unpack(o.times))), ("%.0f"):format(o.peak),
+  local played = o.played and #o.played.times > 0 and ms(median(o.played.times)) or ""
+  print(row:format(name, ms(m), ms(math.min(table.unpack(o.times))), played, ("%.0f"):format(o.peak),
     ("%.0f"):format(o.flops / m * 1e-6), table.unpack(peer)))
 end
 
 local function step_table(peer)
-  local row = "  %-13s %10s %10s %8s %9s   %-5s %10s %10s %8s %8s %8s"
-  print(row:format("training step", "median ms", "min ms", "peak MB", "GFLOP/s", "peer", "median ms", "min ms",
+  local row = "  %-18s %10s %10s %10s %8s %9s   %-5s %10s %10s %8s %8s %8s"
+  print(row:format("training step", "median ms", "min ms", "played ms", "peak MB", "GFLOP/s", "peer", "median ms", "min ms",
     "peak MB", "faster", "memory"))
   for _, c in ipairs(cases) do
     if wanted(c[1]) then
       local o, p, note = run_case(c, peer)
-      if #o.times == 0 then print(("  %-13s failed: %s"):format(c[1], note))
+      if #o.times == 0 then print(("  %-18s failed: %s"):format(c[1], note))
       else step_row(row, c[1], o, p) end
+      if #o.bf16.times > 0 then step_row(row, c[1] .. " bf16", o.bf16, p) end
     end
   end
 end
@@ -189,23 +198,31 @@ local function gflops(flop, f)
   return ("%.0f"):format(1e-9 * flop / best)
 end
 
+-- The rates of y, gx and gw with operands of a dtype.
+local function conv_rates(c, dtype)
+  local ops = core.ops
+  local _, n, size, ci, co, k, s, pad, edge = table.unpack(c)
+  local out = (size + 2 * pad - k) // s + 1
+  local flop = 2 * n * out * out * co * ci * k * k
+  local function make(shape) return ops.cast(core.rand(shape, -1, 1), dtype):keep() end
+  core.step_begin(1, 0)
+  local x, w, g = make { n, size, size, ci }, make { co, k, k, ci }, make { n, out, out, co }
+  core.step_end()
+  local o = { stride = s, pad = pad, edge = edge }
+  local ox = { stride = s, pad = pad, edge = edge, size = { size, size } }
+  local ow = { stride = s, pad = pad, edge = edge, kernel = { k, k } }
+  local y, gx, gw = gflops(flop, function() ops.conv(x, w, nil, o) end), gflops(flop, function() ops.conv_gx(g, w, nil, ox) end),
+    gflops(flop, function() ops.conv_gw(x, g, ow) end)
+  for _, t in ipairs { x, w, g } do core.drop(t) end
+  return y, gx, gw
+end
+
 local function conv_table()
-  local ops, row = core.ops, "  %-26s %13s %8s %8s %8s"
+  local row = "  %-26s %13s %8s %8s %8s"
   print(row:format("convolution", "ci -> co", "y", "gx", "gw") .. "   GFLOP/s as the definition counts them")
   for _, c in ipairs(convs) do
-    local name, n, size, ci, co, k, s, pad, edge = table.unpack(c)
-    local out = (size + 2 * pad - k) // s + 1
-    local flop = 2 * n * out * out * co * ci * k * k
-    core.step_begin(1, 0)
-    local x, w = core.rand({ n, size, size, ci }, -1, 1):keep(), core.rand({ co, k, k, ci }, -1, 1):keep()
-    local g = core.rand({ n, out, out, co }, -1, 1):keep()
-    core.step_end()
-    local o = { stride = s, pad = pad, edge = edge }
-    local ox = { stride = s, pad = pad, edge = edge, size = { size, size } }
-    local ow = { stride = s, pad = pad, edge = edge, kernel = { k, k } }
-    print(row:format(name, ci .. " -> " .. co, gflops(flop, function() ops.conv(x, w, nil, o) end),
-      gflops(flop, function() ops.conv_gx(g, w, nil, ox) end), gflops(flop, function() ops.conv_gw(x, g, ow) end)))
-    for _, t in ipairs { x, w, g } do core.drop(t) end
+    print(row:format(c[1], c[4] .. " -> " .. c[5], conv_rates(c, "f32")))
+    if core.cpu().bf16 then print(row:format("", "bf16", conv_rates(c, "bf16"))) end
   end
 end
 

@@ -1,6 +1,6 @@
 -- cases.lua -- the training steps that `sumi bench` times: games on made-up data, the same networks, losses and
--- order as in peer.py. Each case returns its game and the floating point operations of one step, counted as the
--- definition of the layers has them.
+-- order as in peer.py. Each case takes the batch (nil: its own) and returns its game and the floating point operations of
+-- one step, counted as the definition of the layers has them.
 local _ENV = require "sumi"
 
 local cases = {}
@@ -24,21 +24,23 @@ local opt = adam { 2e-4, beta1 = 0.5 }
 
 -- ---- MLP GAN, 784 numbers, batch 64 ----
 
-function cases.mlpgan()
+function cases.mlpgan(batch)
+  local n = batch or 64
   local G = net { input = 100, linear(256), lrelu(0.2), linear(512), lrelu(0.2), linear(1024), lrelu(0.2),
     linear(784), tanh() }
   local D = net { input = 784, linear(512), lrelu(0.2), linear(256), lrelu(0.2), linear(1) }
   local gan = adversarial "bce"
-  local data = constant(64, { x = { 64, 784 } })
-  local g = game("mlpgan", data, function(x) x.fake = G(randn({ 64, 100 })) end, {
+  local data = constant(n, { x = { n, 784 } })
+  local g = game("mlpgan", data, function(x) x.fake = G(randn({ n, 100 })) end, {
     player { "D", D, opt, loss = { adv = function(x) return gan.d(D(x.x), D(x.fake)) end } },
     player { "G", G, opt, loss = { adv = function(x) return gan.g(D(x.fake)) end } } })
-  return g, 2 * 64 * (3 * G.macs + 8 * D.macs)
+  return g, 2 * n * (3 * G.macs + 8 * D.macs)
 end
 
 -- ---- DCGAN, 64 px, batch 64 ----
 
-function cases.dcgan64()
+function cases.dcgan64(batch)
+  local n = batch or 64
   local function up(c, k, s, p) return seq { upconv(c, k, s, { pad = p }), bn(), relu() } end
   local function down(c) return seq { conv(c, 4, 2, { pad = 1 }), bn(), lrelu(0.2) } end
   local G = net { input = { 1, 1, 100 }, init = normal(0.02), up(512, 4, 1, 0), up(256, 4, 2, 1),
@@ -46,11 +48,11 @@ function cases.dcgan64()
   local D = net { input = { 64, 64, 3 }, init = normal(0.02), conv(64, 4, 2, { pad = 1, bias = false }),
     lrelu(0.2), down(128), down(256), down(512), conv(1, 4, 1, { pad = 0, bias = false }) }
   local gan = adversarial "bce"
-  local data = constant(64, { x = { 64, 64, 64, 3 } })
-  local g = game("dcgan64", data, function(x) x.fake = G(randn({ 64, 1, 1, 100 })) end, {
+  local data = constant(n, { x = { n, 64, 64, 3 } })
+  local g = game("dcgan64", data, function(x) x.fake = G(randn({ n, 1, 1, 100 })) end, {
     player { "D", D, opt, loss = { adv = function(x) return gan.d(D(x.x), D(x.fake)) end } },
     player { "G", G, opt, loss = { adv = function(x) return gan.g(D(x.fake)) end } } })
-  return g, 2 * 64 * (3 * G.macs + 8 * D.macs)
+  return g, 2 * n * (3 * G.macs + 8 * D.macs)
 end
 
 -- ---- pix2pix, U-Net 256, batch 1 ----
@@ -76,20 +78,21 @@ local function unet(size, width)
     upconv(3, 4, 2), tanh() }
 end
 
-function cases.pix2pix256()
+function cases.pix2pix256(batch)
+  local n = batch or 1
   local G, D = unet(256, 64), patch_critic(256, 6, 64, bn)
   local gan = adversarial "bce"
   local function judge(a, b) return D(concat(a, b, 4)) end
-  local data = constant(1, { a = { 1, 256, 256, 3 }, b = { 1, 256, 256, 3 } })
+  local data = constant(n, { a = { n, 256, 256, 3 }, b = { n, 256, 256, 3 } })
   local g = game("pix2pix256", data, function(x) x.fake = G(x.a) end, {
     player { "D", D, opt, loss = {
       adv = { 0.5, function(x) return gan.d(judge(x.a, x.b), judge(x.a, x.fake)) end } } },
     player { "G", G, opt, loss = { adv = function(x) return gan.g(judge(x.a, x.fake)) end,
       l1 = { 100, function(x) return l1(x.fake, x.b) end } } } })
-  return g, 2 * (3 * G.macs + 8 * D.macs)
+  return g, 2 * n * (3 * G.macs + 8 * D.macs)
 end
 
--- ---- CycleGAN, ResNet-9, 128 px, batch 1 ----
+-- ---- CycleGAN, ResNet-9, 128 px (256 px on GPUs), batch 1 ----
 
 local function resnet(size, width, blocks)
   local mirror = { edge = "reflect" }
@@ -102,19 +105,22 @@ local function resnet(size, width, blocks)
     act(upconv(width, 3, 2)), conv(3, 7, 1, mirror), tanh() }
 end
 
-function cases.cyclegan128()
-  local AB, BA = resnet(128, 64, 9), resnet(128, 64, 9)
-  local DA, DB = patch_critic(128, 3, 64, inorm), patch_critic(128, 3, 64, inorm)
+local function cyclegan(size, n)
+  local AB, BA = resnet(size, 64, 9), resnet(size, 64, 9)
+  local DA, DB = patch_critic(size, 3, 64, inorm), patch_critic(size, 3, 64, inorm)
   local gan = adversarial "lsgan"
-  local data = constant(1, { a = { 1, 128, 128, 3 }, b = { 1, 128, 128, 3 } })
-  local g = game("cyclegan128", data, function(x) x.ab, x.ba = AB(x.a), BA(x.b) end, {
+  local data = constant(n, { a = { n, size, size, 3 }, b = { n, size, size, 3 } })
+  local g = game("cyclegan" .. size, data, function(x) x.ab, x.ba = AB(x.a), BA(x.b) end, {
     player { "G", { AB, BA }, opt, loss = {
       adv = function(x) return gan.g(DB(x.ab)) + gan.g(DA(x.ba)) end,
       cycle = { 10, function(x) return l1(BA(x.ab), x.a) + l1(AB(x.ba), x.b) end },
       identity = { 5, function(x) return l1(AB(x.b), x.b) + l1(BA(x.a), x.a) end } } },
     player { "D", { DA, DB }, opt, loss = {
       adv = { 0.5, function(x) return gan.d(DA(x.a), DA(x.ba)) + gan.d(DB(x.b), DB(x.ab)) end } } } })
-  return g, 2 * (6 * 3 * AB.macs + (2 * 2 + 4 * 3) * DA.macs)
+  return g, 2 * n * (6 * 3 * AB.macs + (2 * 2 + 4 * 3) * DA.macs)
 end
+
+function cases.cyclegan128(batch) return cyclegan(128, batch or 1) end
+function cases.cyclegan256(batch) return cyclegan(256, batch or 1) end
 
 return cases

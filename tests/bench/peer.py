@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 torch.manual_seed(1)
-if len(sys.argv) > 5:
+if __name__ == "__main__" and len(sys.argv) > 5:
     torch.set_num_threads(int(sys.argv[5]))
 
 
@@ -220,4 +220,5 @@ def main():
     print("peak_mb=%.1f times=%s torch=%s" % (peak_mb(), ",".join(times), torch.__version__))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
-/* fake_driver.c -- enough of libcuda.so.1 for cuDNN to compile kernels on a machine without a GPU: it takes what NVRTC made, says
- * that everything went well, and answers with the limits of a Hopper. Nothing can run. fake_driver.sh adds the driver's other
- * functions, all failing. */
+/* fake_driver.c -- enough of libcuda.so.1 for cuDNN to compile kernels on a machine without a GPU: it
+ * takes what NVRTC made, says that everything went well, and answers with the limits of a Hopper. Nothing
+ * can run. fake_driver.sh adds the driver's other functions, all failing. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>
@@ -42,8 +42,8 @@ status cuDeviceGetCount(int *n) {
   return 0;
 }
 
-status cuLibraryLoadData(object *lib, const void *code, int *jit, void **values, unsigned n, int *options, void **option_values,
-                         unsigned m) {
+status cuLibraryLoadData(object *lib, const void *code, int *jit, void **values, unsigned n, int *options,
+                         void **option_values, unsigned m) {
   (void)code, (void)jit, (void)values, (void)n, (void)options, (void)option_values, (void)m;
   *lib = &something;
   return 0;
@@ -61,7 +61,8 @@ status cuKernelGetFunction(object *function, object kernel) {
   return 0;
 }
 
-/* In the order of CUfunction_attribute: threads per block, shared, constant, local bytes, registers, PTX and binary version. */
+/* In the order of CUfunction_attribute: threads per block, shared, constant, local bytes, registers, PTX
+ * and binary version. */
 status cuFuncGetAttribute(int *value, int attribute, object function) {
   static const int known[] = {1024, 0, 0, 0, 128, 90, 90};
   (void)function;
@@ -72,7 +73,9 @@ status cuKernelGetAttribute(int *value, int attribute, object kernel, int device
   (void)device;
   return cuFuncGetAttribute(value, attribute, kernel);
 }
-status cuFuncSetAttribute(object function, int attribute, int value) { return (void)function, (void)attribute, (void)value, 0; }
+status cuFuncSetAttribute(object function, int attribute, int value) {
+  return (void)function, (void)attribute, (void)value, 0;
+}
 status cuKernelSetAttribute(int attribute, int value, object kernel, int device) {
   return (void)attribute, (void)value, (void)kernel, (void)device, 0;
 }
@@ -82,7 +85,8 @@ status cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, object function,
   *blocks = 1;
   return 0;
 }
-status cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, object function, int threads, size_t shared, unsigned flags) {
+status cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, object function, int threads,
+                                                            size_t shared, unsigned flags) {
   (void)flags;
   return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared);
 }

@@ -1,6 +1,7 @@
 #!/bin/bash
-# fake_driver.sh OUT STUB -- makes OUT/libcuda.so.1 of fake_driver.c and, for every other function that NVIDIA's stub library STUB
-# exports, one that fails. cuDNN then plans kernels that it compiles itself, without a GPU.
+# fake_driver.sh OUT STUB -- makes OUT/libcuda.so.1 of fake_driver.c and, for every other function that
+# NVIDIA's stub library STUB exports, one that fails. cuDNN then plans kernels that it compiles itself,
+# without a GPU.
 set -e
 here=$(dirname "$0") out=$1 stub=$2
 mkdir -p "$out"

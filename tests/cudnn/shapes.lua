@@ -1,6 +1,7 @@
--- shapes.lua -- the convolutions of the shipped experiments, one line each, as the scripts' own networks have them (nothing is trained):
---   n h w ci co kh kw stride pad groups direction bias act leak name
--- direction: y (conv) or gx (upconv) is what runs forwards; a mirrored edge is counted as the padded image it becomes.
+-- shapes.lua -- the convolutions of the shipped experiments, one line each, as the scripts' own networks have
+-- them (nothing is trained):
+--   n h w ci co kh kw stride pad groups direction bias act leak name direction: y (conv) or gx (upconv) is
+-- what runs forwards; a mirrored image is counted as the padded one it becomes.
 --   sumi lua tests/cudnn/shapes.lua SCRIPT...
 local core = require "sumi.core"
 local context = require "sumi.context"
@@ -21,13 +22,14 @@ local function emit(name, l, s, out, batch)
   if o.edge == "reflect" then h, w, p = h + 2 * p, w + 2 * p, 0 end
   local x, y, groups = { h, w, s[3] }, out, o.groups or 1
   if l.kind == "upconv" then x, y = out, s end
-  local line = ("%d %d %d %d %d %d %d %d %d %d %s %d %d %d"):format(batch, x[1], x[2], x[3], y[3], l.k, l.k, l.stride, p, groups,
-    l.kind == "conv" and "y" or "gx", l.b and 1 or 0, acts[o.act or "none"], o.leak or 0)
+  local line = ("%d %d %d %d %d %d %d %d %d %d %s %d %d %d"):format(batch, x[1], x[2], x[3], y[3], l.k, l.k,
+    l.stride, p, groups, l.kind == "conv" and "y" or "gx", l.b and 1 or 0, acts[o.act or "none"], o.leak or 0)
   if not seen[line] then print(line .. " " .. name) end
   seen[line] = true
 end
 
--- What comes out of layer l for an input of shape s; rows: what the net noted of its plain layers, in order of building.
+-- What comes out of layer l for an input of shape s; rows: what the net noted of its plain layers, in order
+-- of building.
 local function walk(l, s, rows, visit)
   if not l.list then
     rows.at = rows.at + 1

@@ -1,0 +1,12 @@
+local _ENV = require "sumi"
+local D = net { input = 2, linear(1) }
+
+return experiment { "wrong",
+  data = ring { batch = 8 },
+  forward = function(x)
+    local sum = x.x:to "bf16"
+    sum:acc(x.x)
+  end,
+  players = { player { "D", D, adam { 1e-3 }, loss = { adv = function(x) return bce(D(x.x), 1) end } } },
+  steps = 3,
+}
