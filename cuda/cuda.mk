@@ -1,6 +1,7 @@
-# cuda.mk -- the plug-ins, included by the Makefile: libsumi_emu.so by g++ anywhere, libsumi_cuda.so where nvcc is. They lie beside
-# core.so and beside the program. Variables: NVCC CUDA_ARCHS (e.g. CUDA_ARCHS=90). Kernels have nothing of one architecture, so each
-# is compiled once to PTX of the least of them, which travels too, for newer GPUs, and from there to every one.
+# cuda.mk -- the plug-ins, included by the Makefile: libsumi_emu.so by g++ anywhere, libsumi_cuda.so
+# where nvcc is. They lie beside core.so and beside the program. Variables: NVCC CUDA_ARCHS (e.g.
+# CUDA_ARCHS=90). Kernels have nothing of one architecture, so each is compiled once to PTX of the
+# least of them, which travels too, for newer GPUs, and from there to every one.
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_ARCHS ?= 80 86 89 90 100 120
 
@@ -48,7 +49,8 @@ NV_ARCHS  = -gencode 'arch=$(NV_LEAST),code=[$(subst $(SPACE),$(COMMA),$(CUDA_AR
 NV_HOST   = $(filter-out cuda/fake_%,$(wildcard cuda/*.cpp))
 NV_OBJ    = $(CU_KERNELS:%=$(BUILD)/%.o) $(NV_HOST:%=$(BUILD)/%.o) $(BUILD)/cuda/rt_cuda.cu.o
 
-# What ptxas says of each kernel (registers, spills) stays in the .log: tests/test_cuda_build.sh holds it against cuda/budget.txt.
+# What ptxas says of each kernel (registers, spills) stays in the .log: tests/test_cuda_build.sh
+# holds it against cuda/budget.txt.
 $(BUILD)/cuda/%.cu.o: cuda/%.cu cuda/cuda.mk
 	@mkdir -p $(@D)
 	@echo "  nvcc    $<"
@@ -86,8 +88,9 @@ endif
 .PHONY: found-cuda
 
 # ---- what a bare GPU machine needs, in one folder: a driver, and at best cuDNN and cuBLASLt in a Python's wheels, are all it must have.
-# The program has its libraries inside, but for the C library, and goes without oneDNN (calls of it fail), so `cpu` lacks grouped
-# convolutions and bf16 there. GOLDENS=DIR: reference values to take along. Then, over there: tests/gpu.sh ----
+# The program has its libraries inside, but for the C library, and goes without oneDNN (calls of it
+# fail), so `cpu` lacks grouped convolutions and bf16 there. GOLDENS=DIR: reference values to take
+# along. Then, over there: tests/gpu.sh ----
 GPU     = $(BUILD)/gpu
 GOLDENS ?= $(wildcard ../shared/goldens)
 CARRIED = lua5.4 hdf5 sz aec jpeg png webp z gomp

@@ -1,8 +1,10 @@
-/* device.cpp -- the device that this plug-in gives: memory, plans, order, and a step as one graph. The machine is behind
- * rt.h, kernels register themselves by cu.h; an op without one has no plan here.
+/* device.cpp -- the device that this plug-in gives: memory, plans, order, and a step as one graph.
+ * The machine is behind rt.h, kernels register themselves by cu.h; an op without one has no plan
+ * here.
  *
- * Errors of launches cannot be told where they happen (exec does not fail): the first is kept and told by the next read, write,
- * sync or graph. What was computed in between is worthless then, and the script gets an error with code SU_EMACHINE. */
+ * Errors of launches cannot be told where they happen (exec does not fail): the first is kept and
+ * told by the next read, write, sync or graph. What was computed in between is worthless then, and
+ * the script gets an error with code SU_EMACHINE. */
 #include "device.h"
 
 #include <stdarg.h>
@@ -61,7 +63,8 @@ static bool grow(void *, size_t top) {
   return false;
 }
 
-/* SUMI_GPU_MEMORY in MiB, else what nobody uses but for a reserve: libraries and their kernels want some. */
+/* SUMI_GPU_MEMORY in MiB, else what nobody uses but for a reserve: libraries and their kernels want
+ * some. */
 static size_t budget() {
   const char *env = getenv("SUMI_GPU_MEMORY");
   const size_t reserve = cu_the.gpu.free / 16 + 256 * MIB, free = cu_the.gpu.free;

@@ -1,5 +1,5 @@
-/* device.h -- what the parts of the device share: device.cpp (memory, ops), graph.cpp (a step as one unit) and merge.cpp
- * (executions that become one launch). */
+/* device.h -- what the parts of the device share: device.cpp (memory, ops), graph.cpp (a step as
+ * one unit) and merge.cpp (executions that become one launch). */
 #ifndef SUMI_CUDA_DEVICE_H
 #define SUMI_CUDA_DEVICE_H
 

@@ -1,8 +1,9 @@
 /* graph.cpp -- a step as one graph, and the reals of its entries.
  *
- * A graph's launches are fixed when it is recorded, but rates, bias corrections and random keys change with every step. So a
- * kernel finds them in the graph's step block: eight words of device memory per entry of the list, at an address that
- * is fixed. The host keeps a copy; before a launch the part that changed goes up, in the stream's order. */
+ * A graph's launches are fixed when it is recorded, but rates, bias corrections and random keys
+ * change with every step. So a kernel finds them in the graph's step block: eight words of device
+ * memory per entry of the list, at an address that is fixed. The host keeps a copy; before a launch
+ * the part that changed goes up, in the stream's order. */
 #include "device.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
-/* guard.h -- in the emulator under AddressSanitizer: while an op runs, every byte of device memory is forbidden but its
- * operands' own, so that a kernel that reads one element too far is caught at its line. A recorded step runs unguarded. */
+/* guard.h -- in the emulator under AddressSanitizer: while an op runs, every byte of device memory
+ * is forbidden but its operands' own, so that a kernel that reads one element too far is caught at
+ * its line. A recorded step runs unguarded. */
 #ifndef SUMI_CUDA_GUARD_H
 #define SUMI_CUDA_GUARD_H
 

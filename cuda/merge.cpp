@@ -1,8 +1,10 @@
-/* merge.cpp -- while a step is recorded, consecutive executions of one op become one launch (cu_op.many in cu.h): a network's
- * hundreds of parameters are updated by one kernel, not by hundreds.
+/* merge.cpp -- while a step is recorded, consecutive executions of one op become one launch
+ * (cu_op.many in cu.h): a network's hundreds of parameters are updated by one kernel, not by
+ * hundreds.
  *
- * An execution that may be merged waits until one comes that may not join it. Every other execution, copy and the end of
- * the recording let the waiting ones go first, so that the order of effects is the script's. */
+ * An execution that may be merged waits until one comes that may not join it. Every other
+ * execution, copy and the end of the recording let the waiting ones go first, so that the order of
+ * effects is the script's. */
 #include "device.h"
 
 #include <string.h>

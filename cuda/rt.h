@@ -1,10 +1,12 @@
-/* rt.h -- what the device (device.cpp) wants of the machine: memory, copies, order, capture. rt_cuda.cu has it from CUDA's
- * runtime, emu/rt_emu.cpp plays it on the CPU and fails on purpose where SUMI_FAULT says so.
+/* rt.h -- what the device (device.cpp) wants of the machine: memory, copies, order, capture.
+ * rt_cuda.cu has it from CUDA's runtime, emu/rt_emu.cpp plays it on the CPU and fails on purpose
+ * where SUMI_FAULT says so.
  *
- * One GPU, one stream, one thread. What fails leaves a text with rt_keep and returns false (or NULL); rt_error hands it out.
- * Fault sites: cuda_malloc (more memory), cuda_launch (a kernel or a graph), cuda_copy (any way), cuda_lost (at launches and
- * copies). A lost device stays lost in this process, as with CUDA, whose context is beyond repair after a fault in a
- * kernel: every later call fails with the same text, and the next process finds the device well. */
+ * One GPU, one stream, one thread. What fails leaves a text with rt_keep and returns false (or
+ * NULL); rt_error hands it out. Fault sites: cuda_malloc (more memory), cuda_launch (a kernel or a
+ * graph), cuda_copy (any way), cuda_lost (at launches and copies). A lost device stays lost in this
+ * process, as with CUDA, whose context is beyond repair after a fault in a kernel: every later call
+ * fails with the same text, and the next process finds the device well. */
 #ifndef SUMI_CUDA_RT_H
 #define SUMI_CUDA_RT_H
 
@@ -35,7 +37,8 @@ void *rt_capture_end();                 /* NULL: failed; nothing of it stays */
 bool rt_graph_launch(void *graph);
 void rt_graph_free(void *graph);
 
-/* Errors, in device.cpp. Kept is the first since rt_error last handed one out; a lost device's stays. */
+/* Errors, in device.cpp. Kept is the first since rt_error last handed one out; a lost device's
+ * stays. */
 void rt_keep(bool lost, const char *fmt, ...) SU_PRINTF(2, 3);
 bool rt_failed();                       /* something is kept */
 bool rt_lost();

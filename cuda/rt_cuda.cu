@@ -1,5 +1,6 @@
-/* rt_cuda.cu -- rt.h on CUDA's runtime (linked statically). Device memory is one range of addresses for the whole
- * budget, backed in chunks as the arena grows; that part is the driver's, looked up when a device is opened. */
+/* rt_cuda.cu -- rt.h on CUDA's runtime (linked statically). Device memory is one range of addresses
+ * for the whole budget, backed in chunks as the arena grows; that part is the driver's, looked up
+ * when a device is opened. */
 #include "rt.h"
 
 #include <cuda.h>
@@ -206,7 +207,8 @@ bool rt_commit(size_t top) {
   return true;
 }
 
-/* Pinned room for at most `bytes`; *got says how many. Waits for the copies that last left the stage. */
+/* Pinned room for at most `bytes`; *got says how many. Waits for the copies that last left the
+ * stage. */
 static stage *stage_room(size_t bytes, size_t *got) {
   stage *s = &the.stages[the.current];
   if (s->used + bytes > STAGE && s->used) {

@@ -210,6 +210,7 @@ static int l_full(lua_State *L) {
   su_device *dev = device_arg(L, 3);
   su_spec s;
   shape_arg(L, 2, &s, dtype_arg(L, 4, dev->real));
+  sul_site(L);
   return sul_give(L, su_full(dev, &s, luaL_checknumber(L, 1)));
 }
 
@@ -222,6 +223,7 @@ static int random_tensor(lua_State *L, su_tensor *(*make)(su_device *, const su_
       return sul_fail(L, SU_ESCRIPT, "axis %d of a shape must be a whole number, not %s", k, luaL_typename(L, k));
   su_device *dev = device_arg(L, table ? 4 : lua_gettop(L) + 1);
   shape_arg(L, 1, &s, dev->real);
+  sul_site(L);
   return sul_give(L, make(dev, &s, table ? luaL_optnumber(L, 2, a) : a, table ? luaL_optnumber(L, 3, b) : b));
 }
 

@@ -1,7 +1,9 @@
-/* plugin.c -- devices that are not built in: finds and loads libsumi_NAME.so. What a plug-in fills is in op.h.
+/* plugin.c -- devices that are not built in: finds and loads libsumi_NAME.so. What a plug-in fills
+ * is in op.h.
  *
- * It is looked for in $SUMI_BACKEND_DIR, beside the program (beside core.so where Sumi is a module of another program)
- * and in the configured folder; never in the current folder, nor by the loader's own search. Once loaded it stays. */
+ * It is looked for in $SUMI_BACKEND_DIR, beside the program (beside core.so where Sumi is a module
+ * of another program) and in the configured folder; never in the current folder, nor by the
+ * loader's own search. Once loaded it stays. */
 #define _GNU_SOURCE
 #include "plugin.h"
 
@@ -75,7 +77,8 @@ static bool base_name(const char *name, char *base, size_t size) {
 
 /* ---- loading ---- */
 
-/* A plug-in calls our functions: where we are a module that was loaded privately, make them visible. */
+/* A plug-in calls our functions: where we are a module that was loaded privately, make them
+ * visible. */
 static void show_own_symbols(void) {
   const char *own = own_object();
   if (*own) dlopen(own, RTLD_NOLOAD | RTLD_GLOBAL | RTLD_NOW);

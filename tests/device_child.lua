@@ -1,5 +1,6 @@
--- device_child.lua -- run by test_device.lua: plays a small game on a device twice and says how each went: "ok BITS" or "failed CODE
--- MESSAGE", then how many tensors live and how many bytes are in use once all is dropped.  lua device_child.lua DEVICE STEPS
+-- device_child.lua -- run by test_device.lua: plays a small game on a device twice and says how
+-- each went: "ok BITS" or "failed CODE MESSAGE", then how many tensors live and how many bytes are
+-- in use once all is dropped.  lua device_child.lua DEVICE STEPS
 local core = require "sumi.core"
 local context = require "sumi.context"
 local game_of = require "sumi.game"

@@ -1,9 +1,11 @@
 #!/bin/bash
-# gpu.sh -- checks and measures Sumi on the GPU of this machine: in a checkout after `make`, or in the folder that `make gpu-bundle`
-# fills, which needs nothing but a driver (and finds cuDNN and cuBLASLt in a Python's wheels or a toolkit).
+# gpu.sh -- checks and measures Sumi on the GPU of this machine: in a checkout after `make`, or in
+# the folder that `make gpu-bundle` fills, which needs nothing but a driver (and finds cuDNN and
+# cuBLASLt in a Python's wheels or a toolkit).
 #   [OUT=DIR] tests/gpu.sh [PART...]      parts: about ops goldens faults sanitizer replay bench (default: all, in this order)
-# Every part has its own time limit; its log and tables go to OUT (results/published/gpu). Ends with 'N passed, N failed, N skipped', and
-# fails if anything failed or nothing ran. SUMI_GPU_DEVICE=emu runs everything on the emulator with tiny sizes, to try this script.
+# Every part has its own time limit; its log and tables go to OUT (results/published/gpu). Ends with
+# 'N passed, N failed, N skipped', and fails if anything failed or nothing ran. SUMI_GPU_DEVICE=emu
+# runs everything on the emulator with tiny sizes, to try this script.
 cd "$(dirname "$0")/.." || exit 1
 DEVICE=${SUMI_GPU_DEVICE:-cuda}
 OUT=${OUT:-results/published/gpu}

@@ -1,6 +1,7 @@
 #!/bin/bash
-# test_cuda_build.sh -- what ptxas said of every kernel for every GPU when libsumi_cuda.so was built (the logs are the build's), held
-# against cuda/budget.txt: registers within budget, nothing spilled, no stack. `tests/test_cuda_build.sh write` writes the budget anew.
+# test_cuda_build.sh -- what ptxas said of every kernel for every GPU when libsumi_cuda.so was built
+# (the logs are the build's), held against cuda/budget.txt: registers within budget, nothing
+# spilled, no stack. `tests/test_cuda_build.sh write` writes the budget anew.
 BUILD=${BUILD:-build}
 budget=cuda/budget.txt
 

@@ -1,12 +1,14 @@
--- test_device.lua -- devices from plug-ins: how they are found and refused, and what a failing device leaves behind. The device is the
--- emulator (libsumi_emu.so); what a GPU adds is in tests/gpu.sh.
+-- test_device.lua -- devices from plug-ins: how they are found and refused, and what a failing
+-- device leaves behind. The device is the emulator (libsumi_emu.so); what a GPU adds is in
+-- tests/gpu.sh.
 local core = require "sumi.core"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
 local root = core.realpath(T.dir .. "/..")
 local dir = core.realpath(T.tmpdir())
 
--- Run `code` in a Lua of its own; prefix: assignments and other words before it. -> exit code, stdout, stderr
+-- Run `code` in a Lua of its own; prefix: assignments and other words before it. -> exit code,
+-- stdout, stderr
 local function lua(prefix, code)
   core.write_file_atomic(dir .. "/code.lua", code)
   local argv = { "env" }

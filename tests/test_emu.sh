@@ -1,6 +1,7 @@
 #!/bin/bash
-# test_emu.sh -- the CUDA kernels, run by the emulator under AddressSanitizer: the op harness and the reference values; and that the
-# harness notices when barriers are left out. An op runs with all device memory forbidden but its operands (cuda/guard.h).
+# test_emu.sh -- the CUDA kernels, run by the emulator under AddressSanitizer: the op harness and
+# the reference values; and that the harness notices when barriers are left out. An op runs with all
+# device memory forbidden but its operands (cuda/guard.h).
 BUILD=${BUILD:-build} SUMI=${SUMI:-./sumi} SUMI_SHARED=${SUMI_SHARED:-../shared}
 passed=0 failed=0 skipped=0
 

@@ -1,5 +1,5 @@
-/* rt_emu.cpp -- rt.h on the CPU: device memory is host memory, a launch runs the kernel's fibers at once, a graph is a list of
- * closures. Fails where SUMI_FAULT says so; see rt.h for the sites. */
+/* rt_emu.cpp -- rt.h on the CPU: device memory is host memory, a launch runs the kernel's fibers at
+ * once, a graph is a list of closures. Fails where SUMI_FAULT says so; see rt.h for the sites. */
 #include "../rt.h"
 
 #include <stdio.h>

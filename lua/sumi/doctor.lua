@@ -1,6 +1,6 @@
--- doctor.lua -- what this machine can do and what is missing, one line each, with the remedy. Exit code 6 when
--- something that Sumi needs is absent. Each check is a function that returns status, text and (when absent) the
--- remedy.
+-- doctor.lua -- what this machine can do and what is missing, one line each, with the remedy. Exit
+-- code 6 when something that Sumi needs is absent. Each check is a function that returns status,
+-- text and (when absent) the remedy.
 local core = require "sumi.core"
 local term = require "sumi.term"
 

@@ -212,7 +212,9 @@ function replay.check(game, at)
   undo()
   if not ok and type(r) == "table" and r.code == 6 then error(r, 0) end   -- a device tells a failure once
   if not ok then return end              -- the step itself will tell
+  core.blame(game.where)
   core.list_fits(r.list)
+  core.blame()
   core.list_free(r.list)
 end
 

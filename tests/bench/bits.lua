@@ -1,5 +1,6 @@
--- bits.lua CASE[:BATCH] STEPS DEVICE [PRECISION] -- trains a case of cases.lua and prints one SHA-256 over all that a checkpoint would
--- hold. With SUMI_REPLAY=0 every step is played op by op; the two must print the same.
+-- bits.lua CASE[:BATCH] STEPS DEVICE [PRECISION] -- trains a case of cases.lua and prints one
+-- SHA-256 over all that a checkpoint would hold. With SUMI_REPLAY=0 every step is played op by op;
+-- the two must print the same.
 local case, steps, device, precision = ...
 local core = require "sumi.core"
 local context = require "sumi.context"

@@ -1,7 +1,9 @@
--- gpu.lua DEVICE OUT [small] -- the GAN steps of cases.lua on a GPU in bf16, against PyTorch in three ways (peer_gpu.py), in turns, each
--- in a process of its own. Writes OUT/bench.tsv and OUT/bench.md. Milliseconds of a step: the median of all.
--- $SUMI_PEER_PYTHON, or python3, is the peer if it can import torch. small: tiny cases and no peer, to try the script itself.
--- The floors (H200: 790 TFLOP/s in bf16, 4.3 TB/s) are what the arithmetic or the traffic of a step needs at the least.
+-- gpu.lua DEVICE OUT [small] -- the GAN steps of cases.lua on a GPU in bf16, against PyTorch in
+-- three ways (peer_gpu.py), in turns, each in a process of its own. Writes OUT/bench.tsv and
+-- OUT/bench.md. Milliseconds of a step: the median of all. $SUMI_PEER_PYTHON, or python3, is the
+-- peer if it can import torch. small: tiny cases and no peer, to try the script itself. The floors
+-- (H200: 790 TFLOP/s in bf16, 4.3 TB/s) are what the arithmetic or the traffic of a step needs at
+-- the least.
 local core = require "sumi.core"
 
 local device, out, small = ...
