@@ -43,8 +43,11 @@ bool rt_lost() { return kept.lost; }
 
 bool cu_report() {
   const char *name = cu_the.d.name;
-  if (kept.lost) su_fail_code(SU_EMACHINE, "%s: %s; this process cannot use it any more, a new one can (sumi resume RUN)", name, kept.text);
-  else su_fail_code(SU_EMACHINE, "%s: %s", name, kept.any ? kept.text : "failed without saying why");
+  if (kept.lost)
+    su_fail_code(SU_EMACHINE, "%s: %s; this process cannot use it any more, a new one can (sumi resume RUN)",
+                 name, kept.text);
+  else
+    su_fail_code(SU_EMACHINE, "%s: %s", name, kept.any ? kept.text : "failed without saying why");
   kept.any = kept.lost;
   return false;
 }
@@ -57,8 +60,8 @@ static bool settled(bool ok) { return ok && !kept.any ? true : cu_report(); }
 static bool grow(void *, size_t top) {
   if (rt_commit(top)) return true;
   if (rt_lost()) return cu_report();
-  su_fail_code(SU_EMACHINE, "out of memory on %s: %s; %.1f MB are in use (a smaller batch or image needs less)", cu_the.d.name,
-               kept.text, 1e-6 * (double)su_arena_used(cu_the.d.arena));
+  su_fail_code(SU_EMACHINE, "out of memory on %s: %s; %.1f MB are in use (a smaller batch or image needs less)",
+               cu_the.d.name, kept.text, 1e-6 * (double)su_arena_used(cu_the.d.arena));
   kept.any = false;
   return false;
 }
@@ -187,8 +190,8 @@ static bool device_plan(su_device *d, su_plan *p) {
   const su_op *op = p->call.op;
   cu_op *mine = cu_op_of(op);
   if (!mine)
-    return su_fail("%s: no kernel on %s; the devices that have one: %s%s", op->name, d->name, op->ref ? "ref " : "",
-                   op->cpu || op->cpu_plan ? "cpu" : "");
+    return su_fail("%s: no kernel on %s; the devices that have one: %s%s", op->name, d->name,
+                   op->ref ? "ref " : "", op->cpu || op->cpu_plan ? "cpu" : "");
   return mine->plan(p) && wrap(p);
 }
 
@@ -203,8 +206,8 @@ static void device_describe(su_device *, char *buf, size_t size) {
   const rt_gpu *g = &cu_the.gpu;
   char libraries[256];
   cu_libraries(libraries, sizeof libraries);
-  snprintf(buf, size, "%s, %.0f GB, sm_%d, driver for CUDA %d.%d; %s", g->props.name, 1e-9 * (double)g->props.memory, g->props.sm,
-           g->driver / 1000, g->driver % 1000 / 10, libraries);
+  snprintf(buf, size, "%s, %.0f GB, sm_%d, driver for CUDA %d.%d; %s", g->props.name,
+           1e-9 * (double)g->props.memory, g->props.sm, g->driver / 1000, g->driver % 1000 / 10, libraries);
 #endif
 }
 
@@ -231,17 +234,19 @@ static int index_of(const char *name) {
   return colon ? atoi(colon + 1) : 0;
 }
 
-extern "C" __attribute__((visibility("default"))) su_device *sumi_plugin(uint32_t abi, const char *name, char *why, size_t n) {
+extern "C" __attribute__((visibility("default")))
+su_device *sumi_plugin(uint32_t abi, const char *name, char *why, size_t n) {
   static char own_name[24];
   if (abi != SU_DEVICE_ABI) {
-    snprintf(why, n, "libsumi_" BASE_NAME ".so was built for interface %u, this program has %u; build both anew with make",
-             SU_DEVICE_ABI, abi);
+    snprintf(why, n, "libsumi_%s.so was built for interface %u, this program has %u; build both anew with make",
+             BASE_NAME, SU_DEVICE_ABI, abi);
     return nullptr;
   }
   const int index = index_of(name);
   if (cu_the.d.abi) {
     if (index == cu_the.index) return &cu_the.d;
-    snprintf(why, n, "this process computes on %s, and one process uses one GPU; start another for %s", cu_the.d.name, name);
+    snprintf(why, n, "this process computes on %s, and one process uses one GPU; start another for %s",
+             cu_the.d.name, name);
     return nullptr;
   }
   if (!rt_find(index, &cu_the.gpu, why, n)) return nullptr;

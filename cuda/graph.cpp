@@ -25,7 +25,8 @@ static void changed(cu_graph *g, int slot) {
 /* A new slot for the entry that runs now, or -1. */
 static int slot_new(cu_graph *g) {
   if (cu_the.entry < 0 || g->n == CU_SLOTS) {
-    rt_keep(false, cu_the.entry < 0 ? "reals of an op that is no entry of the step" : "more than 32768 ops with reals in one step");
+    rt_keep(false, cu_the.entry < 0 ? "reals of an op that is no entry of the step"
+                                    : "more than 32768 ops with reals in one step");
     return -1;
   }
   const size_t e = (size_t)cu_the.entry;
@@ -57,8 +58,10 @@ static void graph_free(su_device *d, void *graph) {
 }
 
 static bool graph_begin(su_device *d) {
-  if (rt_failed()) return su_fail("%s: a launch before the step has failed", d->name);   /* whoever reads next hears of it */
-  const size_t words = (size_t)CU_SLOTS * CU_WORDS * sizeof(uint32_t), table = CU_MERGE_ITEMS * sizeof(cu_item);
+  /* Not told here: whoever reads next hears of it. */
+  if (rt_failed()) return su_fail("%s: a launch before the step has failed", d->name);
+  const size_t words = (size_t)CU_SLOTS * CU_WORDS * sizeof(uint32_t);
+  const size_t table = CU_MERGE_ITEMS * sizeof(cu_item);
   su_block *b = su_arena_get(d->arena, words + table + 4 * (size_t)CU_MERGE_BLOCKS);
   if (!b) return false;
   cu_graph *g = new cu_graph();

@@ -63,7 +63,8 @@ static void run_alone(const cu_waiting *w) {
 static cu_item item_of(const cu_waiting *w, unsigned first) {
   const int32_t entry = cu_the.entry;
   cu_item item = {};
-  for (int k = 0; k < w->plan->call.op->nin; k++) item.in[k] = w->plan->call.in[k].ndim < 0 ? nullptr : w->in[k];
+  for (int k = 0; k < w->plan->call.op->nin; k++)
+    item.in[k] = w->plan->call.in[k].ndim < 0 ? nullptr : w->in[k];
   item.n = su_spec_size(&w->plan->call.in[0]);
   item.first = first;
   cu_the.entry = w->entry;

@@ -45,9 +45,10 @@ struct {
 /* Errors after which CUDA's context is of no use. */
 bool fatal(cudaError_t e) {
   switch (e) {
-    case cudaErrorIllegalAddress: case cudaErrorLaunchTimeout: case cudaErrorHardwareStackError: case cudaErrorIllegalInstruction:
-    case cudaErrorMisalignedAddress: case cudaErrorInvalidAddressSpace: case cudaErrorInvalidPc: case cudaErrorLaunchFailure:
-    case cudaErrorECCUncorrectable: case cudaErrorAssert: case cudaErrorDeviceUninitialized: case cudaErrorContextIsDestroyed:
+    case cudaErrorIllegalAddress: case cudaErrorLaunchTimeout: case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction: case cudaErrorMisalignedAddress: case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc: case cudaErrorLaunchFailure: case cudaErrorECCUncorrectable: case cudaErrorAssert:
+    case cudaErrorDeviceUninitialized: case cudaErrorContextIsDestroyed:
     case cudaErrorExternalDevice: case cudaErrorUnknown:
       return true;
     default:
@@ -107,10 +108,11 @@ bool no_gpu(cudaError_t e, char *why, size_t n) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (driver == 0)
-    snprintf(why, n, "no NVIDIA driver here; install it (Debian: apt install nvidia-driver) for a GPU of compute capability 8.0 or later");
+    snprintf(why, n, "no NVIDIA driver here; install it (Debian: apt install nvidia-driver), for a GPU of "
+             "compute capability 8.0 or later");
   else if (e == cudaErrorInsufficientDriver)
-    snprintf(why, n, "the NVIDIA driver is for CUDA %d.%d, this plug-in wants %d.%d; install a newer driver", driver / 1000,
-             driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    snprintf(why, n, "the NVIDIA driver is for CUDA %d.%d, this plug-in wants %d.%d; install a newer driver",
+             driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
   else if (e == cudaErrorNoDevice)
     snprintf(why, n, "the NVIDIA driver shows no GPU; look at CUDA_VISIBLE_DEVICES and nvidia-smi");
   else
@@ -133,7 +135,8 @@ bool rt_find(int index, rt_gpu *gpu, char *why, size_t n) {
   cudaDeviceProp prop;
   if ((e = cudaGetDeviceProperties(&prop, index)) != cudaSuccess) return no_gpu(e, why, n);
   if (prop.major < 8) {
-    snprintf(why, n, "%s has compute capability %d.%d; 8.0 is the least", prop.name, prop.major, prop.minor);
+    snprintf(why, n, "%s has compute capability %d.%d and 8.0 is the least; use a newer GPU", prop.name,
+             prop.major, prop.minor);
     return false;
   }
   memset(gpu, 0, sizeof *gpu);
@@ -161,7 +164,8 @@ static bool open_stages() {
 
 void *rt_open(size_t budget) {
   if (!well(cudaSetDevice(the.index), "open") || !driver_functions()) return nullptr;
-  if (!well(cudaStreamCreateWithFlags(&the.stream, cudaStreamNonBlocking), "stream") || !open_stages()) return nullptr;
+  if (!well(cudaStreamCreateWithFlags(&the.stream, cudaStreamNonBlocking), "stream")) return nullptr;
+  if (!open_stages()) return nullptr;
   const CUmemAllocationProp kind = memory_kind();
   size_t unit = 0;
   CUdeviceptr at = 0;
@@ -198,8 +202,9 @@ static bool back_chunk(char *at) {
 bool rt_commit(size_t top) {
   while (the.backed < top) {
     if (rt_lost()) return false;
-    if (the.backed + the.chunk > the.reserved || su_fault("cuda_malloc") || !back_chunk(the.base + the.backed)) {
-      rt_keep(false, "%.1f MB more of device memory refused", 1e-6 * (double)(round_up(top, the.chunk) - the.backed));
+    const size_t wanted = round_up(top, the.chunk) - the.backed;
+    if (the.backed + wanted > the.reserved || su_fault("cuda_malloc") || !back_chunk(the.base + the.backed)) {
+      rt_keep(false, "%.1f MB more of device memory refused", 1e-6 * (double)wanted);
       return false;
     }
     the.backed += the.chunk;
@@ -229,9 +234,9 @@ bool rt_upload(void *dst, const void *src, size_t bytes) {
     stage *s = stage_room(bytes, &n);
     if (!s) return false;
     memcpy(s->at + s->used, src, n);
-    if (!well(cudaMemcpyAsync(dst, s->at + s->used, n, cudaMemcpyHostToDevice, the.stream), "copy to the device") ||
-        !well(cudaEventRecord(s->done, the.stream), "copy to the device"))
-      return false;
+    cudaError_t e = cudaMemcpyAsync(dst, s->at + s->used, n, cudaMemcpyHostToDevice, the.stream);
+    if (e == cudaSuccess) e = cudaEventRecord(s->done, the.stream);
+    if (!well(e, "copy to the device")) return false;
     s->used = round_up(s->used + n, 256);
     s->pending = true;
     dst = (char *)dst + n;
@@ -247,9 +252,9 @@ bool rt_download(void *dst, const void *src, size_t bytes) {
     size_t n;
     stage *s = stage_room(bytes < STAGE ? bytes : STAGE, &n);
     if (!s) return false;
-    if (!well(cudaMemcpyAsync(s->at + s->used, src, n, cudaMemcpyDeviceToHost, the.stream), "copy from the device") ||
-        !well(cudaStreamSynchronize(the.stream), "wait"))
-      return false;
+    cudaError_t e = cudaMemcpyAsync(s->at + s->used, src, n, cudaMemcpyDeviceToHost, the.stream);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(the.stream);
+    if (!well(e, "copy from the device")) return false;
     memcpy(dst, s->at + s->used, n);
     dst = (char *)dst + n;
     src = (const char *)src + n;
@@ -260,7 +265,8 @@ bool rt_download(void *dst, const void *src, size_t bytes) {
 
 bool rt_copy(void *dst, const void *src, size_t bytes) {
   if (injected("cuda_copy", "copy within the device")) return false;
-  return well(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, the.stream), "copy within the device");
+  const cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, the.stream);
+  return well(e, "copy within the device");
 }
 
 bool rt_sync() { return !rt_lost() && well(cudaStreamSynchronize(the.stream), "wait"); }

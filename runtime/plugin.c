@@ -70,7 +70,8 @@ static void list_folders(const folders *f, char *buf, size_t size) {
 static bool base_name(const char *name, char *base, size_t size) {
   size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_");
   if (n == 0 || n >= size || (name[n] && name[n] != ':')) return false;
-  if (name[n] == ':' && (!name[n + 1] || strspn(name + n + 1, "0123456789") != strlen(name + n + 1))) return false;
+  const char *index = name[n] ? name + n + 1 : "0";
+  if (!*index || strspn(index, "0123456789") != strlen(index)) return false;
   snprintf(base, size, "%.*s", (int)n, name);
   return true;
 }
@@ -109,8 +110,8 @@ static su_device *enter(const char *name, const char *path, char *why, size_t si
   if (!d) {
     snprintf(why, size, "%s", *reason ? reason : "its plug-in gives no device and no reason");
   } else if (d->abi != SU_DEVICE_ABI) {
-    snprintf(why, size, "%s was built for interface %u, this program has %u; build both anew with make", path, d->abi,
-             SU_DEVICE_ABI);
+    snprintf(why, size, "%s was built for interface %u, this program has %u; build both anew with make", path,
+             d->abi, SU_DEVICE_ABI);
     d = NULL;
   }
   return d;

@@ -2,7 +2,8 @@
 # gpu.sh -- checks and measures Sumi on the GPU of this machine: in a checkout after `make`, or in
 # the folder that `make gpu-bundle` fills, which needs nothing but a driver (and finds cuDNN and
 # cuBLASLt in a Python's wheels or a toolkit).
-#   [OUT=DIR] tests/gpu.sh [PART...]      parts: about ops goldens faults sanitizer replay bench (default: all, in this order)
+#   [OUT=DIR] tests/gpu.sh [PART...]
+# Parts: about ops goldens faults sanitizer replay bench; without any: all, in this order.
 # Every part has its own time limit; its log and tables go to OUT (results/published/gpu). Ends with
 # 'N passed, N failed, N skipped', and fails if anything failed or nothing ran. SUMI_GPU_DEVICE=emu
 # runs everything on the emulator with tiny sizes, to try this script.
@@ -30,7 +31,10 @@ verdict() {
   fi
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
   [ "$2" = 124 ] && say "FAILED  $1: out of time"
-  [ "$f" != 0 ] && { say "FAILED  $1: exit code $2, ${counts:-no counts}"; grep -E '^FAILED|ERROR' "$3" | head -n 10; tail -n 3 "$3"; }
+  if [ "$f" != 0 ]; then
+    say "FAILED  $1: exit code $2, ${counts:-no counts}"
+    { grep -E '^FAILED|ERROR' "$3" | head -n 10; tail -n 3 "$3"; } | tee -a "$OUT/summary.txt"
+  fi
   say "$(printf '%-12s %5d passed  %d failed  %d skipped' "$1" "$p" "$f" "${s:-0}")"
 }
 
@@ -56,9 +60,11 @@ if ! "$SUMI" --version >"$OUT/version.log" 2>&1; then
   say "0 passed, 1 failed, 0 skipped"
   exit 1
 fi
-why() { "$SUMI" lua /dev/stdin <<<"local p = require('sumi.core').plugin('$DEVICE') io.write(p.ready and 'ready' or p.text)" 2>&1; }
+why() {
+  "$SUMI" lua /dev/stdin <<<"p = require('sumi.core').plugin('$DEVICE') io.write(p.ready and 'ready' or p.text)" 2>&1
+}
 state=$(why)
-if [ "$state" != ready ] && grep -qE 'does not load|was built for' <<<"$state" && [ -e cuda/cuda.mk ] && command -v nvcc >/dev/null; then
+if [[ $state == *"does not load"* || $state == *"was built for"* ]] && [ -e cuda/cuda.mk ] && command -v nvcc >/dev/null; then
   say "the plug-in is built anew: $state"
   make -j"$(nproc)" BUILD=build BIN="$SUMI" plugins >"$OUT/rebuild.log" 2>&1 || tail -n 3 "$OUT/rebuild.log"
   state=$(why)
@@ -82,7 +88,8 @@ sanitized() {                           # TOOL OP...
   local tool=$1 op code=0
   shift
   for op in "$@"; do
-    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 "$SUMI" lua tests/ops.lua --device "$DEVICE" --op "$op" || code=1
+    compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 \
+      "$SUMI" lua tests/ops.lua --device "$DEVICE" --op "$op" || code=1
   done
   return $code
 }

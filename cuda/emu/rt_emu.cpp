@@ -64,7 +64,8 @@ bool rt_commit(size_t top) {
   const size_t want = (top + CHUNK - 1) / CHUNK * CHUNK;
   if (want <= backed) return true;
   if (rt_lost()) return false;
-  if (want > reserved || su_fault("cuda_malloc") || mprotect(base + backed, want - backed, PROT_READ | PROT_WRITE) != 0) {
+  if (want > reserved || su_fault("cuda_malloc") ||
+      mprotect(base + backed, want - backed, PROT_READ | PROT_WRITE) != 0) {
     rt_keep(false, "%.1f MB more of device memory refused", 1e-6 * (double)(want - backed));
     return false;
   }

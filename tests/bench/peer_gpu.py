@@ -1,8 +1,9 @@
 """The training steps of cases.lua in PyTorch on a GPU, for tests/gpu.sh: the networks are those of peer.py.
 
 usage: peer_gpu.py CASE[:BATCH] MODE STEPS [SECONDS [DEVICE]]
-MODE: eager (f32, contiguous, tf32 allowed), bf16 (channels last, bf16 autocast), compile (bf16, and the networks by torch.compile with
-reduce-overhead, which are CUDA graphs). Losses stay on the device; a step ends when the device has done it.
+MODE: eager (f32, contiguous, tf32 allowed), bf16 (channels last, bf16 autocast), compile (bf16, and
+the networks by torch.compile with reduce-overhead, which are CUDA graphs). Losses stay on the device;
+a step ends when the device has done it.
 Prints one line: device_mb=... times=ms,ms,... torch=version
 """
 import sys
