@@ -18,6 +18,8 @@ check() {
 BUILD=${BUILD:-build}
 check "make install" make -s install PREFIX=/usr DESTDIR="$tmp" BIN="${SUMI:-./sumi}" BUILD="$BUILD"
 check "the staged files" test -x "$tmp/usr/bin/sumi" -a -f "$tmp/usr/lib/lua/5.4/sumi/core.so" -a -f "$tmp/usr/share/lua/5.4/sumi/init.lua"
+[ ! -e "$BUILD/libsumi_cuda.so" ] || check "the plug-in, and not the one for tests" \
+  test -f "$tmp/usr/lib/sumi/libsumi_cuda.so" -a ! -e "$tmp/usr/lib/sumi/libsumi_emu.so"
 cat >"$tmp/x.lua" <<'LUA'
 local _ENV = require "sumi"
 local w = full(2, {3}):learn()
@@ -33,6 +35,6 @@ if command -v lua5.4 >/dev/null; then
   fi
 fi
 check "make uninstall" make -s uninstall PREFIX=/usr DESTDIR="$tmp"
-check "nothing is left" test ! -e "$tmp/usr/bin/sumi" -a ! -e "$tmp/usr/share/lua/5.4/sumi"
+check "nothing is left" test ! -e "$tmp/usr/bin/sumi" -a ! -e "$tmp/usr/share/lua/5.4/sumi" -a ! -e "$tmp/usr/lib/sumi"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
