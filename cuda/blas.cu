@@ -17,6 +17,7 @@
 #include "epilogue.h"
 #include "library.h"
 #include "rt.h"
+#include "vec.h"
 
 namespace {
 
@@ -71,6 +72,7 @@ struct product {
   bool ta, tb, bias, inside;            /* inside: cuBLASLt adds the bias */
   bool wide;                            /* it leaves f32 in the scratch, which the epilogue rounds */
   size_t scratch;                       /* bytes of cuBLASLt's own */
+  su_exec *own;                         /* our tiles, for operands that lie at odd places */
 };
 
 void free_product(void *state) {
@@ -106,11 +108,14 @@ bool describe(product *g, const su_call *c) {
       in == CUDA_R_32F && c->dev->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   const cublasOperation_t a = g->ta ? CUBLAS_OP_T : CUBLAS_OP_N, b = g->tb ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasLtEpilogue_t add = CUBLASLT_EPILOGUE_BIAS;
+  const uintptr_t aligned = 16;         /* no address yet: the heuristics read its alignment off it */
   if (lt.cublasLtMatmulDescCreate(&g->how, compute, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) return false;
   if (!set(g, CUBLASLT_MATMUL_DESC_TRANSA, &b, sizeof b) ||
       !set(g, CUBLASLT_MATMUL_DESC_TRANSB, &a, sizeof a))
     return false;
-  if (g->inside && !set(g, CUBLASLT_MATMUL_DESC_EPILOGUE, &add, sizeof add)) return false;
+  if (g->inside && (!set(g, CUBLASLT_MATMUL_DESC_EPILOGUE, &add, sizeof add) ||
+                    !set(g, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &aligned, sizeof aligned)))
+    return false;
   return layout(&g->a, in, g->ta ? g->k : g->m, g->ta ? g->m : g->k) &&
          layout(&g->b, in, g->tb ? g->n : g->k, g->tb ? g->k : g->n) && layout(&g->y, out, g->m, g->n);
 }
@@ -149,8 +154,12 @@ bool choose(product *g) {
   return false;
 }
 
-void exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
+void exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   const product *g = (const product *)p->state;
+  if (!cu_wide(0, 1, in[0], in[1], g->bias ? in[2] : nullptr)) {
+    g->own(p, in, out, r, ws);
+    return;
+  }
   char *scratch = (char *)(((uintptr_t)ws + ALIGN - 1) / ALIGN * ALIGN);
   const float one = 1, zero = 0;
   const float *bias = g->bias ? (const float *)in[2] : nullptr;
@@ -192,11 +201,13 @@ bool cu_blas_matmul(su_plan *p) {
   product *g = plan(&p->call, true);
   if (!g) g = plan(&p->call, false);
   if (!g) return false;
+  size_t bytes = rounded(g->scratch) + (g->wide ? (size_t)(g->m * g->n) * sizeof(float) : 0);
+  if (bytes) bytes += ALIGN;            /* the scratch begins at a multiple */
+  g->own = p->exec;
+  if (p->workspace < bytes) p->workspace = bytes;
   p->exec = exec;
   p->state = g;
   p->state_free = free_product;
-  p->workspace = rounded(g->scratch) + (g->wide ? (size_t)(g->m * g->n) * sizeof(float) : 0);
-  if (p->workspace) p->workspace += ALIGN; /* the scratch begins at a multiple */
   return true;
 }
 

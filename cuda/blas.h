@@ -9,7 +9,8 @@ extern "C" {
 }
 
 /* Plans matmul(a, b, ta, tb) or linear(x, w, b?), operands f32 or bf16, result as the shape rule chose
- * (f32 or bf16). False, without a message, when cuBLASLt can't: then p is as it was. */
+ * (f32 or bf16). p has the exec and workspace of our own tiles already: they serve where an operand does
+ * not lie on 16 bytes. False, without a message, when cuBLASLt can't: then p is as it was. */
 bool cu_blas_matmul(su_plan *p);
 
 /* "cuBLASLt 13.1.0", or why there is none. */

@@ -358,9 +358,6 @@ bool countable(const su_plan *p, const su_conv_geo *c) {
 bool plan(su_plan *p, enum su_conv_dir dir) {
   const su_conv_geo c = su_conv_geo_of(&p->call, dir);
   if (!countable(p, &c)) return false;
-#ifdef BY_CUDNN
-  if (cu_dnn_conv(p, &c, dir)) return true;
-#endif
   const geo g = geo_of(&c);
   const int64_t taps = c.kh * c.kw, pixels = c.n * c.oh * c.ow;
   if (dir == SU_CONV_Y) {
@@ -374,6 +371,9 @@ bool plan(su_plan *p, enum su_conv_dir dir) {
     p->exec = exec_gx;
     p->workspace = c.reflect ? (cu_edge_size(&c) + 15) / 16 * 64 + parts_of_gx(geo_of(&inner)) : parts_of_gx(g);
   }
+#ifdef BY_CUDNN
+  cu_dnn_conv(p, &c, dir);             /* where it can't, ours serve */
+#endif
   return true;
 }
 

@@ -92,7 +92,7 @@ endif
 # fail), so `cpu` lacks grouped convolutions and bf16 there. GOLDENS=DIR: reference values to take
 # along. Then, over there: tests/gpu.sh ----
 GPU     = $(BUILD)/gpu
-GOLDENS ?= $(wildcard ../shared/goldens)
+GOLDENS ?= $(wildcard $(or $(SUMI_SHARED),../shared)/goldens)
 CARRIED = lua5.4 hdf5 sz aec jpeg png webp z gomp
 $(GPU)/sumi: $(OBJ)
 	@mkdir -p $(GPU)

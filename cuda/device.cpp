@@ -167,7 +167,10 @@ static void device_exec(const su_plan *p, void *const *in, void *const *out, con
 
 static void wrapped_free(void *state) {
   wrapped *w = (wrapped *)state;
-  if (w->inner.state_free) w->inner.state_free(w->inner.state);
+  if (w->inner.state_free) {
+    rt_sync();                          /* a library's plan may hold kernels that still run */
+    w->inner.state_free(w->inner.state);
+  }
   su_free(w);
 }
 

@@ -14,6 +14,7 @@
 #include "dnn_conv.h"
 #include "epilogue.h"
 #include "rt.h"
+#include "vec.h"
 
 namespace {
 
@@ -24,6 +25,7 @@ struct state {
   su_conv_geo g;                        /* as asked */
   cu_dnn_conv_plan plan;
   cu_dnn_pack pack;
+  su_exec *own;                         /* our own kernels, for operands that lie at odd places */
   size_t raw_at, dnn_at;                /* bytes into the scratch */
   bool more_channels;                   /* in w and in what cuDNN makes, direction gx */
 };
@@ -89,8 +91,12 @@ void finish(const state *s, void *raw, const float *bias, void *out) {
   }
 }
 
-void exec(const su_plan *p, void *const *in, void *const *out, const double *, void *ws) {
+void exec(const su_plan *p, void *const *in, void *const *out, const double *r, void *ws) {
   state *s = (state *)p->state;
+  if (!cu_wide(0, 1, in[0], in[1], s->wish.bias ? in[2] : nullptr)) {
+    s->own(p, in, out, r, ws);
+    return;
+  }
   char *scratch = (char *)(((uintptr_t)ws + ALIGN - 1) / ALIGN * ALIGN);
   const void *at[4], *bias = s->wish.dir == SU_CONV_GW ? nullptr : in[2];
   void *raw = s->dnn_at > s->raw_at ? scratch + s->raw_at : out[0];
@@ -146,8 +152,10 @@ bool fill(state *s, su_plan *p, const su_conv_geo *g, enum su_conv_dir dir) {
   if (!cu_dnn_plan_conv(&s->wish, &s->plan)) return false;
   s->pack.n = cu_dnn_ids(&s->wish, &s->plan, s->pack.id);
   lay_out(s);
-  p->workspace = s->dnn_at + (size_t)s->plan.choice.workspace;
-  if (p->workspace) p->workspace += ALIGN; /* the scratch begins at a multiple */
+  size_t bytes = s->dnn_at + (size_t)s->plan.choice.workspace;
+  if (bytes) bytes += ALIGN;            /* the scratch begins at a multiple */
+  s->own = p->exec;
+  if (p->workspace < bytes) p->workspace = bytes;
   return true;
 }
 

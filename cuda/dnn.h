@@ -13,8 +13,9 @@ extern "C" {
 }
 
 /* Plans one direction of a convolution: in = {x,w,b?} | {gy,w,b?} | {x,gy}, f32 or bf16 (then out[0] of gw
- * is f32). Sets exec, workspace and state. False, without a message, when cuDNN can't: then p is as it
- * was. */
+ * is f32). p has an exec and a workspace already, those of our own kernels: they serve where an operand does not
+ * lie on 16 bytes, as cuDNN's plans want it (a row of a larger tensor may). Sets exec, workspace and state.
+ * False, without a message, when cuDNN can't: then p is as it was. */
 bool cu_dnn_conv(su_plan *p, const su_conv_geo *g, enum su_conv_dir dir);
 
 /* Plan for a GPU that is described instead of one that is there (cuDNN's own JSON); NULL: as before.

@@ -38,14 +38,14 @@ static bool find_functions(void *lib) {
   return true;
 }
 
-/* cuDNN opens cuBLASLt and NVRTC by their bare names when it needs them: that works when they are in
- * already. */
+/* cuDNN opens cuBLASLt and NVRTC by their bare names when it needs them, and NVRTC its built-ins: that works
+ * when they are in already. */
 static bool load() {
   char why[400];
   void *lib = cu_library_open(&cu_lib_dnn, absent, sizeof absent);
   if (!lib || !find_functions(lib)) return false;
   cu_library_open(&cu_lib_blas, why, sizeof why);
-  cu_library_open(&cu_lib_nvrtc, why, sizeof why);
+  cu_library_open_beside(cu_library_open(&cu_lib_nvrtc, why, sizeof why), "libnvrtc-builtins.so.[0-9]*");
   return true;
 }
 

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <glob.h>
 #include <limits.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,14 @@ void *cu_library_open(const cu_library *lib, char *why, size_t n) {
              lib->name, names.c_str(), lib->folders, lib->env ? "; to name its folder: " : "",
              lib->env ? lib->env : "");
   return nullptr;
+}
+
+void cu_library_open_beside(void *lib, const char *pattern) {
+  struct link_map *map = nullptr;
+  if (!lib || dlinfo(lib, RTLD_DI_LINKMAP, &map) != 0 || !map->l_name) return;
+  const std::string path = map->l_name;
+  for (const std::string &file : matches(path.substr(0, path.rfind('/') + 1) + pattern))
+    dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
 void cu_libraries(char *buf, size_t n) {

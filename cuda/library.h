@@ -16,6 +16,10 @@ struct cu_library {
 /* dlopen it, for good. NULL: not found, and `why` says what was looked for and where. */
 void *cu_library_open(const cu_library *lib, char *why, size_t n);
 
+/* Load what a library that is in will open by its bare name from its own folder, where the loader may not
+ * look: all that match `pattern`. */
+void cu_library_open_beside(void *lib, const char *pattern);
+
 /* cuDNN, cuBLASLt, and NVRTC, which cuDNN compiles kernels with. */
 extern const cu_library cu_lib_dnn, cu_lib_blas, cu_lib_nvrtc;
 

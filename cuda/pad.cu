@@ -105,8 +105,8 @@ void pad_gx_exec(const su_plan *p, void *const *in, void *const *out, const doub
 bool fits(const su_plan *p) {
   const su_spec *s[] = {&p->call.in[0], &p->call.out[0]};
   for (const su_spec *k : s)
-    if (k->shape[0] * k->shape[1] > INT_MAX || k->shape[2] * k->shape[3] >= 1 << 24)
-      return su_fail("%s: %s is more than this device counts: n*h below 2^31, w*c below 2^24", p->call.op->name,
+    if (k->shape[0] * k->shape[1] > INT_MAX || k->shape[2] * k->shape[3] > 65535 * THREADS)
+      return su_fail("%s: %s is more than this device counts: n*h below 2^31, w*c up to 16776960", p->call.op->name,
                      su_shape_text(k));
   return true;
 }

@@ -48,6 +48,10 @@ bool fatal(cudaError_t e) {
     case cudaErrorIllegalAddress: case cudaErrorLaunchTimeout: case cudaErrorHardwareStackError:
     case cudaErrorIllegalInstruction: case cudaErrorMisalignedAddress: case cudaErrorInvalidAddressSpace:
     case cudaErrorInvalidPc: case cudaErrorLaunchFailure: case cudaErrorECCUncorrectable: case cudaErrorAssert:
+    case cudaErrorNvlinkUncorrectable: case cudaErrorMpsClientTerminated:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+#endif
     case cudaErrorDeviceUninitialized: case cudaErrorContextIsDestroyed:
     case cudaErrorExternalDevice: case cudaErrorUnknown:
       return true;
@@ -204,6 +208,8 @@ bool rt_commit(size_t top) {
     if (rt_lost()) return false;
     const size_t wanted = round_up(top, the.chunk) - the.backed;
     if (the.backed + wanted > the.reserved || su_fault("cuda_malloc") || !back_chunk(the.base + the.backed)) {
+      const cudaError_t e = cudaStreamQuery(the.stream);      /* memory is refused to a broken context, too */
+      if (fatal(e)) return well(e, "memory");
       rt_keep(false, "%.1f MB more of device memory refused", 1e-6 * (double)wanted);
       return false;
     }
@@ -265,6 +271,7 @@ bool rt_download(void *dst, const void *src, size_t bytes) {
 
 bool rt_copy(void *dst, const void *src, size_t bytes) {
   if (injected("cuda_copy", "copy within the device")) return false;
+  if (bytes == 0) return true;
   const cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, the.stream);
   return well(e, "copy within the device");
 }

@@ -1,5 +1,5 @@
 -- ops.lua -- the op harness: every op x case, from the op table alone.  sumi lua tests/ops.lua
--- [--op NAME] [--device D] [--part K/N] [--values] [-v]
+-- [--op NAME] [--device D] [--part K/N] [--values] [--seed N] [-v]     (--seed: other numbers)
 --
 -- An op's cases are strings: "x=2,5,5,3 w=4,3,3,3 stride=2". A tensor is its shape and, behind an
 -- @, what is in it: pos (0.5 to 1.5), 01 (0 to 1), intN (whole numbers below N, i32), u8 (bytes); without it
@@ -477,6 +477,7 @@ local function main()
   for k, a in ipairs(arg) do
     if a == "--op" then only = arg[k + 1] end
     if a == "--values" then values_only = true end
+    if a == "--seed" then cases.set_seed(math.tointeger(tonumber(arg[k + 1]))) end
     if a == "--device" then device = arg[k + 1] end
     if a == "--part" then
       part, parts = arg[k + 1]:match "^(%d+)/(%d+)$"   -- every N-th op, from the K-th

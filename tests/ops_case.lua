@@ -11,9 +11,10 @@ local function signature(sig)
   return params
 end
 
--- splitmix64: the numbers depend on the text of the case only
+-- splitmix64: the numbers depend on the text of the case and on the seed
+local seed = 0
 local function generator(text)
-  local state = 1469598103934665603
+  local state = 1469598103934665603 + seed
   for k = 1, #text do state = (state ~ text:byte(k)) * 1099511628211 end
   return function()
     state = state + 0x9E3779B97F4A7C15
@@ -118,4 +119,4 @@ local function lowered(c)
   return any and low or nil
 end
 
-return { parse = parse_case, lowered = lowered, fill = fill, makers = makers, bf16 = bf16 }
+return { set_seed = function(n) seed = n end, parse = parse_case, lowered = lowered, fill = fill, makers = makers, bf16 = bf16 }

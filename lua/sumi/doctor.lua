@@ -26,7 +26,7 @@ local checks = {
     return "ok", text
   end },
   { "lua", function() return "ok", core.versions().lua end },
-  { "oneDNN", function() return "ok", core.versions().onednn .. ": grouped convolutions" end },
+  { "oneDNN", function() return "ok", core.versions().onednn .. ": grouped and bf16 convolutions" end },
   { "HDF5", function() return "ok", core.versions().hdf5 .. ": runs and checkpoints" end },
   { "images", function()
     local v = core.versions()
