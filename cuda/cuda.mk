@@ -106,10 +106,11 @@ $(GPU)/sumi: $(OBJ)
 	  -Wl,-Bstatic $(CARRIED:%=-l%) -Wl,-Bdynamic -lpthread -ldl -lm
 	@strip --strip-debug $@ && rm $(GPU)/without_dnnl.*
 gpu-bundle: $(GPU)/sumi $(PLUGINS)
-	@rm -rf $(GPU)/tests $(GPU)/goldens && mkdir -p $(GPU)/tests $(GPU)/goldens
+	@rm -rf $(GPU)/tests $(GPU)/goldens $(GPU)/experiments && mkdir -p $(GPU)/tests $(GPU)/goldens $(GPU)/experiments/data
 	@cp $(PLUGINS) $(GPU) && strip --strip-debug $(GPU)/libsumi_*.so
 	@cp -r Makefile lua runtime nn cuda $(GPU)
 	@cp -r tests/*.lua tests/gpu.sh tests/bench $(GPU)/tests
+	@cp experiments/cyclegan.lua $(GPU)/experiments && cp -r experiments/data/photos experiments/data/comics $(GPU)/experiments/data
 	@for name in ops norms losses optim nets; do \
 	  [ -z "$(GOLDENS)" ] || [ ! -e "$(GOLDENS)/$$name.h5" ] || cp "$(GOLDENS)/$$name.h5" $(GPU)/goldens; done
 	@chmod -R u+w $(GPU)

@@ -298,7 +298,7 @@ static int t_name(lua_State *L) {
 }
 
 static int t_keep(lua_State *L) {
-  su_keep(sul_tensor(L, 1));
+  if (!su_keep(sul_tensor(L, 1))) return sul_raise(L);
   lua_settop(L, 1);
   return 1;
 }

@@ -11,6 +11,9 @@
 #define SUB 8                          /* bins per power of two */
 #define BINS (48 * SUB)
 
+enum { SLAB = 256 };
+struct slab { struct slab *next; su_block block[SLAB]; };   /* block records are made in slabs */
+
 struct su_arena {
   char *base;
   size_t reserve, top, used, peak;     /* top: end of the highest block ever made */
@@ -18,6 +21,7 @@ struct su_arena {
   su_block *bin[BINS];
   uint64_t map[BINS / 64];
   su_block *spare;                     /* unused block records */
+  struct slab *slabs;
   bool (*on_grow)(void *arg, size_t top);
   void *on_grow_arg;
   const char *knob;                    /* the variable that sets the budget */
@@ -25,12 +29,13 @@ struct su_arena {
 
 static su_block *record(su_arena *a) {
   if (!a->spare) {
-    enum { N = 256 };
-    su_block *b = su_calloc(N * sizeof *b);
-    if (!b) return NULL;
-    for (int k = 0; k < N; k++) {
-      b[k].next = a->spare;
-      a->spare = &b[k];
+    struct slab *s = su_calloc(sizeof *s);
+    if (!s) return NULL;
+    s->next = a->slabs;
+    a->slabs = s;
+    for (int k = 0; k < SLAB; k++) {
+      s->block[k].next = a->spare;
+      a->spare = &s->block[k];
     }
   }
   su_block *b = a->spare;
@@ -192,4 +197,11 @@ size_t su_arena_peak(const su_arena *a) { return a->peak; }
 const char *su_arena_knob(const su_arena *a) { return a->knob; }
 size_t su_arena_reserve(const su_arena *a) { return a->reserve; }
 size_t su_arena_top(const su_arena *a) { return a->top; }
-void su_arena_free(su_arena *a) { su_free(a); }
+
+void su_arena_free(su_arena *a) {
+  for (struct slab *s = a->slabs, *next; s; s = next) {
+    next = s->next;
+    su_free(s);
+  }
+  su_free(a);
+}

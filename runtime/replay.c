@@ -8,7 +8,7 @@
 #include <string.h>
 
 bool su_noting, su_dry;
-static struct { su_list *l; uint32_t serial; int16_t live[SU_MAX_REAL]; bool marked; } rec;
+static struct { su_list *l; uint32_t serial; int32_t live[SU_MAX_REAL]; bool marked; } rec;
 
 su_list *su_list_open(void) { return rec.l; }
 const char *su_list_reason(const su_list *l) { return l->reason; }
@@ -81,13 +81,14 @@ static void note_outside(su_storage *s) {
 static su_operand operand(const su_tensor *t) {
   if (!t) return (su_operand){.store = SU_NOWHERE};
   if (!noted(t->st)) note_outside(t->st);
+  if (t->st->note >= 0) rec.l->part[t->st->note].used = true;
   return (su_operand){.store = t->st->note, .offset = (size_t)((char *)t->data - (char *)t->st->data)};
 }
 
 /* ---- ops ---- */
 
 void su_live_mark(int real, int slot) {
-  rec.live[real] = (int16_t)(slot + 1);
+  rec.live[real] = slot + 1;
   rec.marked = true;
 }
 
@@ -138,8 +139,12 @@ void su_note_apply(const su_plan *p, su_tensor *const *in, su_tensor *const *out
   for (int k = 0; k < SU_MAX_IN; k++) e->in[k] = operand(k < op->nin ? in[k] : NULL);
   for (int k = 0; k < SU_MAX_OUT; k++) e->out[k] = operand(k < op->nout ? out[k] : NULL);
   for (int k = 0; k < op->nreal; k++) e->r[k] = reals[k];
-  for (int k = 0; k < op->nin; k++)
-    if ((op->writes >> k & 1) && in[k] && in[k]->st->note < 0) e->writes_outside |= 1u << k;
+  for (int k = 0; k < op->nin; k++) {
+    if (!(op->writes >> k & 1) || !in[k]) continue;
+    const int32_t note = in[k]->st->note;
+    if (note < 0) e->writes_outside |= 1u << k;
+    else if (l->part[note].part != SU_PART_STEP) su_list_refuse("op %s writes into numbers that the host gave", op->name);
+  }
   if (p->workspace > l->workspace) l->workspace = p->workspace;
   note_lives(l, op);
   l->n_entry++;
@@ -155,8 +160,8 @@ void su_note_write(su_tensor *t, const void *src, size_t bytes) {
     return;
   }
   su_part_of *p = &l->part[t->st->note];
-  if (p->part != SU_PART_STEP || bytes != t->st->bytes) {
-    su_list_refuse("a tensor is written by the host twice, or in parts");
+  if (p->part != SU_PART_STEP || p->used || bytes != t->st->bytes) {
+    su_list_refuse("a tensor is written by the host twice, in parts, or after an op");
     return;
   }
   p->part = SU_PART_CONSTANT;
@@ -164,10 +169,14 @@ void su_note_write(su_tensor *t, const void *src, size_t bytes) {
   else memcpy(p->bits, src, bytes);
 }
 
-void su_note_read(const su_tensor *t) {
-  if (t->dev != rec.l->dev) return;
+/* A program that waits for a number would wait for ever in a dry step, which has none. */
+bool su_note_read(const su_tensor *t) {
+  enum { LOOKS = 1000 };
+  if (rec.l->dry && ++rec.l->looks > LOOKS) return su_fail("a dry step read numbers %d times", LOOKS);
+  if (t->dev != rec.l->dev) return true;
   const char *site = su_tape_site();
   su_list_refuse("it looks at a tensor's numbers%s%s", site ? ", near " : "", site ? site : "");
+  return true;
 }
 
 void su_note_keep(const su_tensor *t) {
@@ -181,11 +190,13 @@ int su_list_input(su_tensor *t) {
     su_list_refuse("the batch holds a part of a larger tensor");
     return -1;
   }
-  if (!noted(t->st)) note_storage(t->st, &t->spec, SU_PART_INPUT);
-  if (!noted(t->st) || t->st->note < 0) return -1;
-  su_part_of *p = &l->part[t->st->note];
-  if (p->slot < 0) p->slot = l->inputs++;
-  return p->slot;
+  if (t->dev != l->dev || noted(t->st)) {
+    su_list_refuse(noted(t->st) ? "the batch holds a tensor twice, or one that the step has used" : "the batch lies on another device");
+    return -1;
+  }
+  note_storage(t->st, &t->spec, SU_PART_INPUT);
+  if (!noted(t->st)) return -1;
+  return l->part[t->st->note].slot = l->inputs++;
 }
 
 int su_list_result(su_tensor *t) {
@@ -271,8 +282,9 @@ static bool same_entry(const su_list *a, const su_list *b, int k) {
 }
 
 bool su_list_same(const su_list *a, const su_list *b) {
-  if (a->n_entry != b->n_entry || a->n_part != b->n_part || a->n_alive != b->n_alive || a->inputs != b->inputs)
-    return su_fail("there are %d ops in one and %d in the other", a->n_entry, b->n_entry);
+  if (a->n_entry != b->n_entry) return su_fail("there are %d ops in one and %d in the other", a->n_entry, b->n_entry);
+  if (a->n_part != b->n_part || a->n_alive != b->n_alive || a->inputs != b->inputs)
+    return su_fail("it makes other tensors, or has other data, schedules or counters");
   for (int k = 0; k < a->n_entry; k++)
     if (!same_entry(a, b, k)) return false;
   if (a->n_alive && memcmp(a->alive, b->alive, (size_t)a->n_alive * sizeof *a->alive) != 0)

@@ -27,7 +27,7 @@ void su_list_pause(bool on);                        /* true: what happens now is
 su_list *su_list_open(void);                       /* the one that is being recorded, or NULL */
 const char *su_list_reason(const su_list *l);      /* why not, "" if it can */
 void su_list_refuse(const char *fmt, ...) SU_PRINTF(1, 2);   /* what happens now cannot be replayed; the first reason stays */
-int su_list_input(su_tensor *t);                   /* t, made and written in this step, is given anew each time: its slot from 0 */
+int su_list_input(su_tensor *t);                   /* t, all of a storage of its own, is given anew each time: its slot from 0 */
 int su_list_result(su_tensor *t);                  /* the one number of t is read here each time: its index from 0 */
 void su_live_mark(int real, int slot);             /* real number `real` of the next op is live number `slot` */
 void su_live_clear(void);
@@ -60,7 +60,7 @@ void su_note_new(su_storage *s, const su_spec *spec);
 void su_note_free(su_storage *s);
 void su_note_apply(const su_plan *p, su_tensor *const *in, su_tensor *const *out, const double *reals);
 void su_note_write(su_tensor *t, const void *src, size_t bytes);
-void su_note_read(const su_tensor *t);
+bool su_note_read(const su_tensor *t);             /* false: a dry step reads without end */
 void su_note_keep(const su_tensor *t);
 
 #endif

@@ -25,7 +25,7 @@ enum su_part { SU_PART_STEP, SU_PART_INPUT, SU_PART_CONSTANT };
 typedef struct su_part_of {
   enum su_part part;
   int32_t birth, death, freed, slot;   /* freed: when the program let go of it, -1 never */
-  bool result;
+  bool result, used;                   /* used: an op has read or written it */
   size_t bytes, offset;
   su_spec spec;
   const char *site;
@@ -43,7 +43,7 @@ struct su_list {
   su_storage **outside;
   su_alive *alive;
   int n_entry, cap_entry, n_part, cap_part, n_outside, cap_outside, n_alive, cap_alive;
-  int inputs, results, lives;
+  int inputs, results, lives, looks;   /* looks: how often a dry step read numbers */
   size_t workspace, bytes;
   uint32_t moved;                      /* for which place of the region its addresses are */
   size_t result_bytes;                 /* results come first in the block, */

@@ -266,6 +266,10 @@ void su_step_end(void) {
 
 su_tensor *su_keep(su_tensor *t) {
   if (t && su_noting) su_note_keep(t);
+  if (t && su_dry && !t->st->block) {
+    su_fail("a dry step has no numbers to keep");
+    return NULL;
+  }
   if (t) step_unlink(t);
   return t;
 }

@@ -92,7 +92,7 @@ su_tensor *su_own(su_tensor *t);             /* hand a reference to the innermos
 void su_step_begin(uint64_t seed, int64_t step);   /* also sets where random ops draw from */
 void su_step_end(void);                            /* clears the tape, frees the step's numbers */
 bool su_in_step(void);
-su_tensor *su_keep(su_tensor *t);                  /* survives the step's end; forgets its history then */
+su_tensor *su_keep(su_tensor *t);                  /* survives the step's end; forgets its history then. NULL in a dry step */
 /* Where the next random op draws: key, step, site (counts up with every draw of a step) and stream. */
 void su_rng_set(uint64_t seed, int64_t step, int stream);
 typedef struct su_draw { uint64_t seed; uint32_t step, site, stream; } su_draw;

@@ -1,17 +1,20 @@
 -- crash_train.lua -- a CycleGAN run killed with SIGKILL again and again, at random moments and inside its saves, and resumed each time:
 -- its final weights must be those of the run that nobody disturbed, bit for bit, and no file may be left over.
---   ./sumi lua tests/crash_train.lua [-v] [KILLS]       (default 10)
+--   ./sumi lua tests/crash_train.lua [-v] [KILLS] [DEVICE]       (default 10, cpu)
 local core = require "sumi.core"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
-local kills = 10
-for _, a in ipairs(arg) do kills = math.tointeger(tonumber(a)) or kills end
+local kills, device = 10, "cpu"
+for _, a in ipairs(arg) do
+  if tonumber(a) then kills = math.tointeger(tonumber(a))
+  elseif a ~= "-v" then device = a end
+end
 
 local tmp = T.tmpdir()
 local sumi = core.realpath "/proc/self/exe"
 local script = T.dir .. "/../experiments/cyclegan.lua"
 local steps = 40
-local knobs = { "size=32", "width=4", "blocks=1", "pool=6", "epochs=2", "steps=" .. steps }
+local knobs = { "size=32", "width=4", "blocks=1", "pool=6", "epochs=2", "steps=" .. steps, "device=" .. device }
 
 -- Pictures and checkpoints often, so that kills meet them.
 -- -> {code =, out =, err =}; code is 128 + the signal that killed it.

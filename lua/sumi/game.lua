@@ -176,6 +176,7 @@ end
 local function seen_by_script(self)
   return setmetatable({}, { __newindex = self, __index = function(_, k)
     if k == "at" or k == "epoch" then core.list_refuse "it asks which step it is" end
+    if k == "values" then core.list_refuse "it looks at what is logged" end
     local v = self[k]
     if Game[k] ~= v or type(v) ~= "function" then return v end
     return function(_, ...) return v(self, ...) end
@@ -224,9 +225,9 @@ function Game:check_memory(at)
   replay.check(self, at)
 end
 
--- The script's functions that a step calls.
-function Game:functions()
-  local list = { self.forward, self.step }
+-- The script's functions that a step calls, and what else is given.
+function Game:functions(...)
+  local list = { self.forward, self.step or self.forward, ... }
   for _, p in ipairs(self.players) do
     for _, l in ipairs(p.losses) do list[#list + 1] = l.f end
   end
@@ -237,12 +238,12 @@ end
 function Game:remember()
   local t, pools = {}, {}
   for k, p in ipairs(self.players) do t[k] = { table.unpack(p.optimiser.t) } end
-  for k, pool in ipairs(context.pools) do pools[k] = { pool.count, pool.images } end
+  for k, pool in ipairs(context.pools) do pools[k] = pool.count end
   return function()
     for k, p in ipairs(self.players) do
       for j, n in ipairs(t[k]) do p.optimiser.t[j] = n end
     end
-    for k, pool in ipairs(context.pools) do pool.count, pool.images = pools[k][1], pools[k][2] end
+    for k, pool in ipairs(context.pools) do pool.count = pools[k] end
   end
 end
 

@@ -141,6 +141,16 @@ names.math = setmetatable({ random = function(...)
   return math.random(...)
 end }, { __index = math, __pairs = function() return next, math, nil end })
 
+-- Nor can one that reads, writes or asks for the time; nothing is written in a dry one.
+local function watched(lib, why)
+  return setmetatable({}, { __index = function(_, k)
+    core.list_refuse(why:format(k))
+    if k == "write" and replay.dry() then return function() end end
+    return lib[k]
+  end, __pairs = function() return next, lib, nil end })
+end
+names.io, names.os = watched(io, "it uses io.%s"), watched(os, "it uses os.%s")
+
 -- require, with a message that fits on a line.
 function names.require(name)
   if package.loaded[name] == nil and not package.preload[name] and not package.searchpath(name, package.path)

@@ -38,7 +38,7 @@ Pool.__call = core.entry(function(self, x)
   if not core.is_tensor(x) then core.fail("pool: wants a batch of pictures, a tensor; got " .. util.show(x)) end
   x = x:detach()
   if self.size == 0 or context.mode ~= "train" then return x end
-  local store, n = self.images or self:reserve(x:shape(), x:dtype()), #x
+  local store, n = self.images or replay.aside(function() return self:reserve(x:shape(), x:dtype()) end), #x
   return core.pool(store, x, (replay.live(function() return self:advance(n) end)))
 end)
 

@@ -14,7 +14,7 @@ local replay = {}
 local Replay = {}
 Replay.__index = Replay
 
-local WARM <const>, TRIES <const>, CHECK <const>, KINDS <const> = 1, 4, 1000, 8
+local WARM <const>, TRIES <const>, CHECK <const>, KINDS <const>, WORTH <const> = 1, 4, 1000, 8, 5
 
 local open                               -- what is being recorded: {list=, lives=, results=, inputs=, dry=}
 
@@ -40,14 +40,22 @@ function replay.observe(t, info)
   return v, k
 end
 
+-- What f makes is no part of the step, and made in a dry one as well.
+function replay.aside(f)
+  if not open then return f() end
+  core.list_pause(true)
+  local x = f()
+  core.list_pause(false)
+  return x
+end
+
 -- The data of a round: made outside of the recording, and its inputs. from is where they come from: a function of no arguments.
 function replay.fetch(round, from)
-  if not open then return from() end
-  core.list_pause(true)
-  local x = from()
-  core.list_pause(false)
+  local x = replay.aside(from)
+  if not open then return x end
   for _, name in ipairs(util.names(x)) do
-    if core.is_tensor(x[name]) then open.inputs[#open.inputs + 1] = { round, name, core.list_input(x[name]) } end
+    if core.is_tensor(x[name]) then open.inputs[#open.inputs + 1] = { round, name, core.list_input(x[name]) }
+    else core.list_refuse(("the batch holds '%s', which is no tensor"):format(name)) end
   end
   return x
 end
@@ -67,8 +75,7 @@ local function record(game, at, dry)
   local before = upvalues.of(game:functions())
   game:play(at)
   local changed = upvalues.changed(before)
-  if dry then upvalues.restore(before)
-  elseif changed then core.list_refuse(("it changes '%s', a variable of the script"):format(changed)) end
+  if changed then core.list_refuse(("it changes '%s', a variable of the script"):format(changed)) end
   local ok, why = core.list_end()
   r.names, r.sources = { table.unpack(game.names) }, { table.unpack(game.sources) }
   if ok or dry then return r end
@@ -92,6 +99,7 @@ function Replay:stop(why)
     if k.ready then core.list_free(k.ready.list) end
   end
   self.kinds = {}
+  core.list_rest(context.device)
   local say = self.game.say or function() end
   say(("steps are played op by op, not replayed: %s"):format(why))
 end
@@ -111,6 +119,29 @@ function Replay:kind(key)
   return k
 end
 
+-- The data of this step do not fit the recording: it is made anew, unless none lasts.
+function Replay:misfit(k, why)
+  core.list_free(k.ready.list)
+  core.list_rest(context.device)
+  k.misfits = k.replays < WORTH and (k.misfits or 0) + 1 or 0
+  k.ready, k.last, k.seen, k.tries, k.replays = nil, nil, 1, 0, 0
+  if k.misfits == TRIES then self:stop(why) end
+end
+
+-- Two recordings said the same: from now on this one runs, if its memory can be had.
+function Replay:begin(k, r)
+  local ok, no_graph = pcall(core.list_ready, r.list)
+  if not ok then
+    core.list_free(r.list)
+    return self:stop("there is no room: " .. tostring(no_graph.msg or no_graph))
+  end
+  k.ready = r
+  if no_graph and self.game.say and not self.told then
+    self.game.say("steps are replayed op by op, not as one graph: " .. no_graph)
+    self.told = true
+  end
+end
+
 -- Play and record; ready after two recordings that say the same.
 function Replay:learn(k, at)
   core.list_rest(context.device)
@@ -126,15 +157,7 @@ function Replay:learn(k, at)
     local ok, what = same(k.last, r)
     core.list_free(k.last.list)
     k.last, why = nil, what
-    if ok then
-      local no_graph = core.list_ready(r.list)
-      if no_graph and self.game.say and not self.told then
-        self.game.say("steps are replayed op by op, not as one graph: " .. no_graph)
-        self.told = true
-      end
-      k.ready = r
-      return
-    end
+    if ok then return self:begin(k, r) end
   end
   k.last, k.tries = r, k.tries + 1
   if k.tries >= TRIES then self:stop(why) end
@@ -147,7 +170,9 @@ local function give(game, r, at)
   local k = 1
   for round = 0, game.draws - 1 do
     game:begin(at, round)
+    core.blame(game.data.at)
     local x = game.data:get(at * game.draws + round)
+    core.blame()
     while r.inputs[k] and r.inputs[k][1] == round do
       local ok, why = core.list_give(r.list, r.inputs[k][3], x[r.inputs[k][2]])
       if not ok then return false, why end
@@ -182,13 +207,15 @@ function Replay:step(at)
   k.seen = k.seen + 1
   if k.ready and k.replays < CHECK then
     k.replays = k.replays + 1
-    local fits = give(game, k.ready, at)
+    local fits, why = give(game, k.ready, at)
     if fits then return run(game, k.ready, at) end
-    core.list_free(k.ready.list)
-    k.ready, k.last, k.seen = nil, nil, 1
+    self:misfit(k, why)
     return game:play(at)
   end
-  if k.seen <= WARM then return game:play(at) end
+  if k.seen <= WARM then
+    core.list_rest(context.device)       -- what other kinds of steps hold is room for this one
+    return game:play(at)
+  end
   self:learn(k, at)
 end
 
@@ -206,10 +233,11 @@ end
 
 -- Does a step fit the device's memory? It is played without running anything; an error of code 6 says what does not fit.
 function replay.check(game, at)
-  local undo = game:remember()
+  local undo, before = game:remember(), upvalues.of(game:functions(game.data))
   local ok, r = pcall(record, game, at, true)
   core.step_end()
   undo()
+  upvalues.restore(before)
   if not ok and type(r) == "table" and r.code == 6 then error(r, 0) end   -- a device tells a failure once
   if not ok then return end              -- the step itself will tell
   core.blame(game.where)

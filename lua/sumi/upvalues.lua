@@ -1,6 +1,6 @@
 -- upvalues.lua -- what the functions of a script remember between calls: numbers, strings and booleans in their upvalues, and in plain tables and
 -- functions that these hold. A replayed step does not call them, so a counter in a loss must be noticed; a dry step calls them
--- once too often, so it must be put back.
+-- once too often, so it must be put back. Fields that a step adds to a table count as well.
 local upvalues = {}
 
 local library <const> = debug.getinfo(1, "S").source:match "^@(.*/)" or "@"
@@ -27,13 +27,22 @@ end
 
 local function look_table(t, name, depth, snap)
   if getmetatable(t) ~= nil then return end
-  local n = 0
+  local n, had = 0, {}
   for k, v in next, t do
     n = n + 1
     if n > FIELDS then return end
+    had[k] = true
     local field = ("%s.%s"):format(name, tostring(k))
     if plain[type(v)] then snap[#snap + 1] = { t = t, k = k, v = v, name = field }
     else look(v, field, depth + 1, snap) end
+  end
+  snap[#snap + 1] = { t = t, had = had, name = name }
+end
+
+-- A field that was not there.
+local function added(e)
+  for k in next, e.t do
+    if not e.had[k] then return k end
   end
 end
 
@@ -62,14 +71,18 @@ end
 -- The name of something that is not as it was, or nil.
 function upvalues.changed(snap)
   for _, e in ipairs(snap) do
+    local new = e.had and added(e)
+    if new ~= nil then return ("%s.%s"):format(e.name, tostring(new)) end
     local v = now(e)
-    if v ~= e.v and not (v ~= v and e.v ~= e.v) then return e.name end
+    if not e.had and v ~= e.v and not (v ~= v and e.v ~= e.v) then return e.name end
   end
 end
 
 function upvalues.restore(snap)
   for _, e in ipairs(snap) do
-    if e.t then e.t[e.k] = e.v
+    if e.had then
+      for k in added, e do e.t[k] = nil end
+    elseif e.t then e.t[e.k] = e.v
     else debug.setupvalue(e.f, e.k, e.v) end
   end
 end

@@ -71,6 +71,7 @@ static bool cut(su_conv_geo *g, enum su_conv_dir dir, part *p, int64_t n, int64_
   bool gx = dir == SU_CONV_GX, fits = gx ? cut_gx(g, first, last, &row) : cut_y(g, first, last, &row);
   int64_t at_x = n * x + (gx ? first : row) * g->w * g->ci, at_y = n * y + (gx ? row : first) * g->ow * g->co;
   g->n = count;
+  p->outputs = 0;
   p->a = gx ? at_y : at_x;
   p->b = dir == SU_CONV_GW ? at_y : 0;
   p->out = dir == SU_CONV_Y ? at_y : gx ? at_x : 0;

@@ -12,6 +12,7 @@ local name, batch = case:match "^(%w+):?(%d*)$"
 local declared, flops = cases[name](math.tointeger(tonumber(batch)))
 local game = require("sumi.game").new(declared)
 game.per_epoch = 1
+game:check_memory(0)                     -- as the trainer does
 game:step_once(0)
 local first_step = core.now()
 for at = 1, 3 do game:step_once(at) end  -- from the fourth on steps are replayed
