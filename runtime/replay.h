@@ -38,6 +38,7 @@ bool su_list_same(const su_list *a, const su_list *b);
 /* ---- running ---- */
 bool su_list_ready(su_list *l);                    /* lays out the memory; false: it does not fit */
 void su_list_rest(su_device *dev);                 /* the memory of its lists goes back until one of them runs again */
+bool su_list_yield(su_device *dev);                /* the same, where something else needs it; false: there is none to give */
 bool su_list_give(su_list *l, int slot, su_tensor *t);       /* the input's numbers for the next run; same shape and dtype */
 void su_list_live(su_list *l, int slot, double value);
 /* Runs step `at`. results gets the results; *bad is the first of them that is not finite (the list stops there on devices that run

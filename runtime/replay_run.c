@@ -99,7 +99,14 @@ static void capture(su_list *l) {
 }
 
 /* The lists of a device share one region, as large as the largest needs: between steps nothing in it is alive. */
-static struct region { su_device *dev; su_block *block; size_t bytes; uint32_t moved; const su_list *holder; } regions[8];
+static struct region {
+  su_device *dev;
+  su_block *block;
+  size_t bytes;
+  uint32_t moved;
+  const su_list *holder;
+  bool given;                          /* it holds data for the next run */
+} regions[8];
 
 static struct region *region_of(su_device *dev) {
   for (int k = 0; k < 8; k++) {
@@ -114,6 +121,13 @@ void su_list_rest(su_device *dev) {
   if (!r || !r->block) return;
   su_arena_put(dev->arena, r->block);
   *r = (struct region){.dev = dev, .moved = r->moved + 1};
+}
+
+bool su_list_yield(su_device *dev) {
+  struct region *r = region_of(dev);
+  if (!r || !r->block || r->given) return false;
+  su_list_rest(dev);
+  return true;
 }
 
 static bool region_holds(struct region *r, size_t bytes) {
@@ -187,6 +201,7 @@ bool su_list_give(su_list *l, int slot, su_tensor *t) {
     if (memcmp(&p->spec, &t->spec, sizeof p->spec) != 0)
       return su_fail("the batch changed its shape from %s to %s", su_shape_text(&p->spec), su_shape_text(&t->spec));
     su_device *d = l->dev;
+    region_of(d)->given = true;
     if (d->copy) return d->copy(d, l->base + p->offset, t->data, p->bytes);
     memcpy(l->base + p->offset, t->data, p->bytes);
     return true;
@@ -272,6 +287,7 @@ bool su_list_run(su_list *l, int64_t at, double *results, int *bad) {
   refresh(l, at);
   bool ok = l->graph ? run_graph(l, results, bad) : run_entries(l, results, bad);
   touch(l);
+  region_of(l->dev)->given = false;
   return ok;
 }
 

@@ -132,7 +132,7 @@ su_tensor *su_new(su_device *dev, const su_spec *spec) {
   int64_t size = su_spec_size(spec);
   size_t bytes = (size_t)size * su_dtype_size(spec->dtype);
   su_block *b = su_dry ? NULL : su_arena_get(dev->arena, bytes);
-  if (!b && !su_dry) return NULL;
+  if (!b && !su_dry && !(su_list_yield(dev) && (b = su_arena_get(dev->arena, bytes)))) return NULL;
   su_storage *s = storage_record();
   su_tensor *t = s ? tensor_record() : NULL;
   if (!t) {

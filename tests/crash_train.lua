@@ -13,8 +13,9 @@ end
 local tmp = T.tmpdir()
 local sumi = core.realpath "/proc/self/exe"
 local script = T.dir .. "/../experiments/cyclegan.lua"
-local steps = 40
+local steps = device == "cpu" and 40 or 12
 local knobs = { "size=32", "width=4", "blocks=1", "pool=6", "epochs=2", "steps=" .. steps, "device=" .. device }
+if device == "emu" then table.move({ "size=16", "width=2", "critic=2", "layers=1" }, 1, 4, #knobs + 1, knobs) end
 
 -- Pictures and checkpoints often, so that kills meet them.
 -- -> {code =, out =, err =}; code is 128 + the signal that killed it.

@@ -35,7 +35,8 @@ verdict() {
   counts=$(grep -oE '[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' "$3" | tail -n 1)
   read -r p f s <<<"$(tr -cs 0-9 ' ' <<<"$counts")"
   if [ -z "$counts" ]; then
-    p=$(($2 == 0)) f=$(($2 != 0))
+    p=0 f=1
+    [ "$2" = 0 ] && p=1 f=0
   elif [ "$2" != 0 ] && [ "$f" = 0 ]; then
     f=1
   fi
@@ -192,7 +193,6 @@ if [ -n "$small" ]; then
   for op in add sum norm; do part ops-$op 60 "$SUMI" lua tests/ops.lua --device "$DEVICE" --op $op; done
   part ops-seed-$SEED 60 "$SUMI" lua tests/ops.lua --device "$DEVICE" --op conv --values --seed $SEED
   part replay-mlpgan 60 "$SUMI" lua tests/bench/bits.lua mlpgan:2 7 "$DEVICE" f32
-  part resume 150 "$SUMI" lua tests/crash_train.lua 1 "$DEVICE"
 else
   for case in cyclegan128 pix2pix256 dcgan64:16 mlpgan; do
     for precision in f32 bf16; do
@@ -204,8 +204,9 @@ else
   for op in conv conv_gx conv_gw; do
     part ops-own-$op 60 env SUMI_CUDNN_DIR=tests "$SUMI" lua tests/ops.lua --device "$DEVICE" --values --op $op
   done
-  part resume 150 "$SUMI" lua tests/crash_train.lua 2 "$DEVICE"
 fi
+if [ -e experiments/cyclegan.lua ]; then part resume 150 "$SUMI" lua tests/crash_train.lua 2 "$DEVICE"
+else skip resume "experiments/cyclegan.lua is not here"; fi
 ls goldens/*.h5 >/dev/null 2>&1 || skip goldens "there are none beside this script"
 for file in goldens/*.h5; do
   [ -e "$file" ] || continue

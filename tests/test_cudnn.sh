@@ -56,6 +56,7 @@ around() {
   for op in conv conv_gx conv_gw matmul linear; do
     count "$what: $op" env SUMI_TEST_CUDNN=1 SUMI_BACKEND_DIR="$out" "$SUMI" lua tests/ops.lua --op $op --device emu --values
   done
+  count "$what: rows of a tensor" env SUMI_BACKEND_DIR="$out" "$SUMI" lua tests/cudnn/rows.lua emu
 }
 
 plans() {

@@ -169,6 +169,11 @@ T.test("a loss that prints, or draws Lua's numbers, is played", function()
     print ""
     return bce(y, t)
   end }, "it prints")
+  played_because(own { fake = function(y, t)
+    local _ENV = require "sumi"
+    io.write ""
+    return bce(y, t)
+  end }, "it uses io%.write")
 end)
 
 T.test("a loss with a number of its own that changes is played", function()
@@ -193,6 +198,126 @@ T.test("a loss with a number of its own that changes is played", function()
       return bce(y, t) * clock()
     end }) }()
   end, "op %d+ %(affine%) has another number")
+end)
+
+T.test("what a script keeps in its tables is noticed", function()
+  local list
+  played_because(function()
+    list = {}
+    return own { fake = function(y, t)
+      local _ENV = require "sumi"
+      list[#list + 1] = 1
+      return #list > 8 and mse(y, t) or bce(y, t)
+    end }()
+  end, "it changes 'list%.%d+', a variable of the script")
+  local spec = { step = function(game, x)
+    game.forward(x)
+    game:update("D", x)
+    if game.values[1] > 0.69 then game:update("G", x) end
+  end }
+  played_because(own { spec = spec }, "it looks at what is logged")
+end)
+
+T.test("a tensor that the host and an op both write is played", function()
+  played_because(own { fake = function(y, t)
+    local _ENV = require "sumi"
+    local e = randn(16, 1)
+    e:set_raw(("\0\0\0\63"):rep(16))
+    return bce(y * e, t)
+  end }, "a tensor is written by the host twice, in parts, or after an op")
+  played_because(own { fake = function(y, t)
+    local _ENV = require "sumi"
+    local e = tensor { 1, 2 }
+    e:acc(tensor { 1, 1 })
+    return bce(y, t) * e:mean():detach()
+  end }, "op acc writes into numbers that the host gave")
+end)
+
+-- Data made by get(step), and critics that play three rounds.
+local function fed(get, more)
+  more = more or {}
+  more.spec = { data = { get = function(_, step) return get(step) end, batch = 16 } }
+  more.players = more.players or function(G, D)
+    local _ENV = require "sumi"
+    return { player { "D", D, sgd { 0.01 }, times = 3, loss = { adv = function(x) return mse(D(x.x), rawget(x, "k") or 1) + mse(D(x.fake), 0) end } },
+      player { "G", G, adam { 1e-3 }, loss = { adv = function(x) return mse(D(x.fake), 1) end } } }
+  end
+  return own(more)
+end
+
+T.test("data that one tensor holds for several rounds, or with numbers beside the tensors, are played", function()
+  local _ENV = setmetatable({}, { __index = function(_, k) return _G[k] or require "sumi"[k] end })
+  local buffer = core.full(0, { 16, 4 }):keep()
+  played_because(fed(function(step)
+    buffer:set_raw(string.pack("f", step % 7):rep(64))
+    return { x = buffer, z = rand(16, 6) }
+  end), "the batch holds a tensor twice, or one that the step has used")
+  played_because(fed(function(step) return { x = randn(16, 4), z = rand(16, 6), k = step // 20 } end),
+    "the batch holds 'k', which is no tensor")
+end)
+
+T.test("batches of another shape now and then are played, the others replayed; when no recording lasts, all are played", function()
+  local function get(often)
+    return function(step)
+      local _ENV = require "sumi"
+      local n = step % often == often - 1 and 8 or 16
+      return { x = randn(n, 4), z = rand(n, 6) }
+    end
+  end
+  local players = function(G, D)
+    local _ENV = require "sumi"
+    return { player { "D", D, adam { 1e-3 }, loss = { adv = function(x) return mse(D(x.x), 1) + mse(D(G(x.z)), 0) end } } }
+  end
+  local again = same_bits(fed(get(20), { players = players }), 118)
+  T.eq(again, 16, "steps replayed since the last of them")
+  local a, log_a = run(fed(get(6), { players = players }), 60, true)
+  local b, log_b, g = run(fed(get(6), { players = players }), 60, false)
+  T.eq(b .. log_b, a .. log_a, "weights and what was logged")
+  T.eq(#g.said, 1, "it is said once")
+  T.match(g.said[1] or "", "the batch changed its shape from %[16,4%] to %[8,4%]")
+end)
+
+T.test("checking the memory leaves what a script keeps alone, and its data", function()
+  local function same_checked(make)
+    local a, log_a = run(make, 6, true)
+    local g = make()
+    g.steps_again.off = true
+    g:check_memory(0)
+    local logged = {}
+    for at = 0, 5 do
+      g:step_once(at)
+      for k, name in ipairs(g.names) do logged[#logged + 1] = ("%d %s %.17g"):format(at, name, g.values[k]) end
+    end
+    T.eq(bits(g), a, "weights")
+    T.eq(table.concat(logged, "\n"), log_a, "what was logged")
+  end
+  local last, n
+  same_checked(function()
+    last = core.full(0.5, { 16, 1 }):keep()
+    return own { fake = function(y, t)
+      local _ENV = require "sumi"
+      local loss = bce(y, t) + mse(y, last)
+      last = y:detach():keep()
+      return loss
+    end }()
+  end)
+  same_checked(function()
+    n = 0
+    return own { fake = function(y, t)
+      local _ENV = require "sumi"
+      n = n + 1
+      while y:square():mean():item() == 0 do end
+      return bce(y, t) * n
+    end }()
+  end)
+  same_checked(function()
+    n = 0
+    return fed(function()
+      local _ENV = require "sumi"
+      n = n + 1
+      return { x = randn(16, 4) + n / 10, z = rand(16, 6) }
+    end)()
+  end)
 end)
 
 T.test("checking the memory leaves the script's counters alone", function()
@@ -287,6 +412,24 @@ T.test("a step that does not fit is refused before it runs, with its largest ten
     for k, name in ipairs(g.names) do logged[#logged + 1] = ("%d %s %.17g"):format(at, name, g.values[k]) end
   end
   T.eq(table.concat(logged, "\n"), plays, "training after the check")
+end)
+
+T.test("where a recorded step has no room, steps are played", function()
+  local ready = core.list_ready
+  core.list_ready = function() error({ code = 6, msg = "out of memory: so many bytes\n  more of it" }, 0) end
+  local ok, err = pcall(played_because, own {}, "there is no room: out of memory: so many bytes$")
+  core.list_ready = ready
+  if not ok then error(err, 0) end
+end)
+
+T.test("where memory is short, what recorded steps hold makes room for pictures", function()
+  local sumi, codes = core.realpath "/proc/self/exe", {}
+  for k, replayed in ipairs { "0", "1" } do
+    codes[k] = core.spawn { "env", "SUMI_MEMORY=16", "SUMI_REPLAY=" .. replayed, sumi, "run", here .. "/experiments/dcgan.lua", "size=32", "width=16",
+      "batch=64", "--steps", "5", "-q", "--results", T.tmpdir() }
+  end
+  T.eq(codes[1], 0, "the exit code of played steps")
+  T.eq(codes[2], 0, "the exit code of replayed steps")
 end)
 
 T.test("the step's memory is laid out once", function()

@@ -73,7 +73,9 @@ local function rows_of(batches, fields, n)
       if count < n then
         for _, f in ipairs(fields) do
           local t = x[f]:rows(k)
-          tiles = tiles and ops.concat(tiles, t, 1) or t
+          local more = tiles and ops.concat(tiles, t, 1) or t
+          if tiles then core.drop(tiles) end   -- or their memory would grow with the square of n
+          tiles = more
         end
         count = count + 1
       end

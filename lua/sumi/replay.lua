@@ -133,7 +133,7 @@ function Replay:begin(k, r)
   local ok, no_graph = pcall(core.list_ready, r.list)
   if not ok then
     core.list_free(r.list)
-    return self:stop("there is no room: " .. tostring(no_graph.msg or no_graph))
+    return self:stop("there is no room: " .. tostring(no_graph.msg or no_graph):match "^[^\n]*")
   end
   k.ready = r
   if no_graph and self.game.say and not self.told then
@@ -159,8 +159,10 @@ function Replay:learn(k, at)
     k.last, why = nil, what
     if ok then return self:begin(k, r) end
   end
-  k.last, k.tries = r, k.tries + 1
-  if k.tries >= TRIES then self:stop(why) end
+  k.last = r
+  if not why then return end             -- the first of two
+  k.tries = k.tries + 1
+  if k.tries == TRIES then self:stop(why) end
 end
 
 -- ---- replaying ----

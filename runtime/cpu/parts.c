@@ -65,10 +65,12 @@ static bool cut_gx(su_conv_geo *g, int64_t first, int64_t last, int64_t *gy_row)
   return c.oh > 0 && c.pt >= 0 && (c.h + c.pt + c.pb - reach) / g->sh + 1 == c.oh;
 }
 
-/* Images n .. n+count-1, rows first .. last-1 of what is cut (y, gy or gx); g becomes the part's geometry. */
+/* Images n .. n+count-1, rows first .. last-1 of what is cut (y, gy or gx); g becomes the part's geometry. All rows are
+ * left uncut: rows that nothing reads lie between one image and the next. */
 static bool cut(su_conv_geo *g, enum su_conv_dir dir, part *p, int64_t n, int64_t count, int64_t first, int64_t last) {
   int64_t x = g->h * g->w * g->ci, y = g->oh * g->ow * g->co, row = 0;
-  bool gx = dir == SU_CONV_GX, fits = gx ? cut_gx(g, first, last, &row) : cut_y(g, first, last, &row);
+  bool gx = dir == SU_CONV_GX, whole = first == 0 && last == (gx ? g->h : g->oh);
+  bool fits = whole || (gx ? cut_gx(g, first, last, &row) : cut_y(g, first, last, &row));
   int64_t at_x = n * x + (gx ? first : row) * g->w * g->ci, at_y = n * y + (gx ? row : first) * g->ow * g->co;
   g->n = count;
   p->outputs = 0;

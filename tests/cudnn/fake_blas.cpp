@@ -1,7 +1,7 @@
 /* fake_blas.cpp -- blas.cu over a cuBLASLt that is plain loops, for the emulator: whether Sumi's row-major
  * products are asked for rightly in columns, and what it does behind them, is held against ref by the op
  * harness. Like the real one it counts in columns, does not take operands that do not meet, adds an f32
- * bias to an f32 result alone, and spoils its whole workspace. */
+ * bias to an f32 result alone, wants its operands on 16 bytes, and spoils its whole workspace. */
 void *cu_stream();
 
 #include "../../cuda/blas.cu"
@@ -105,6 +105,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const vo
                               const void *, const void *, cublasLtMatrixLayout_t, void *y,
                               cublasLtMatrixLayout_t ly, const cublasLtMatmulAlgo_t *, void *workspace,
                               size_t bytes, cudaStream_t) {
+  if (((uintptr_t)a | (uintptr_t)b | (uintptr_t)y) & 15) return CUBLAS_STATUS_NOT_SUPPORTED;
   memset(workspace, 0xff, bytes);
   for (uint64_t i = 0; i < ly->rows; i++)
     for (uint64_t j = 0; j < ly->columns; j++) {

@@ -2,7 +2,8 @@
  * plans (the mirrored edge, scratch, bias, activation, bf16 gradients of weights) is held against ref by
  * the op harness, without a GPU and without cuDNN.
  *
- * Like cuDNN it reads only what the plan names, writes only its result, and spoils its whole scratch.
+ * Like cuDNN it reads only what the plan names, writes only its result, wants them on 16 bytes, and spoils its
+ * whole scratch.
  * Kernels of an odd height take bias and activation in, others do not; an f32 result of bf16 operands has
  * a multiple of 8 channels in direction gx. */
 void *cu_stream();
@@ -87,6 +88,8 @@ bool cu_dnn_run(const cu_dnn_choice *c, cu_dnn_pack *pack, const void *const *at
   std::vector<double> sum((size_t)(w->dir == SU_CONV_Y ? y : w->dir == SU_CONV_GX ? x : k));
   double *s = sum.data();
   const double *pa = a.data(), *pb = b.data();
+  for (int n = 0; n < pack->n; n++)
+    if ((uintptr_t)at[n] & 15) return false;
   memset(workspace, 0xff, SCRATCH);
   if (w->dir == SU_CONV_Y) every_product(g, [=](int64_t i, int64_t j, int64_t o) { s[o] += pa[i] * pb[j]; });
   if (w->dir == SU_CONV_GX) every_product(g, [=](int64_t i, int64_t j, int64_t o) { s[i] += pa[o] * pb[j]; });
