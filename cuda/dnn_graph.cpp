@@ -210,6 +210,7 @@ static uint32_t forbidden(const cu_dnn_rule &rule) {
   return !rule.exact ? never
                      : never | 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE |
                            1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
+                           1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6 |
                            1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
 }
 

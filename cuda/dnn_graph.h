@@ -26,7 +26,7 @@ cu_desc cu_dnn_done(const cu_desc &d);
 
 /* What we demand of an engine. */
 struct cu_dnn_rule {
-  bool exact;                           /* f32 as such: no tensor cores, no narrower operands */
+  bool exact;                           /* f32 as such: no tensor cores, narrower operands or large tiles of Winograd's */
   int64_t workspace;                    /* bytes at most */
   int tries;                            /* configurations that may fail before we give up */
 };

@@ -177,7 +177,7 @@ export SUMI_PEER_PYTHON=$PYTHON
 # ---- all of them ----
 
 LIMIT=$TOTAL
-has_torch=$("$PYTHON" -c 'import torch; print(1)' 2>/dev/null)
+has_torch=$(timeout 60 "$PYTHON" -c 'import torch; print(1)' 2>/dev/null)
 if is_wanted bench; then
   LIMIT=$((SECONDS + (TOTAL - SECONDS) * 4 / 10))
   if [ -z "$small" ] && [ -n "$has_torch" ]; then
