@@ -110,6 +110,22 @@ function T.child(prefix, name, ...)
 end
 
 -- The last line, and the exit code: `return T.done()` at the end of the file.
+-- The declared game of a script of experiments/; its data are not open yet.
+function T.declared(name, knobs, seed, device)
+  local context = require "sumi.context"
+  context.reset(seed, device, knobs)
+  context.config = nil
+  require("sumi.data").base = { T.dir .. "/../experiments" }
+  return dofile(("%s/../experiments/%s.lua"):format(T.dir, name)):game()
+end
+
+-- A hash of everything of a game that a checkpoint holds.
+function T.bits(game)
+  local parts = {}
+  for _, t in ipairs(game:tensors()) do parts[#parts + 1] = t[1] .. t[2]:raw() end
+  return require("sumi.core").sha256(table.concat(parts))
+end
+
 function T.done()
   print(("%d passed, %d failed, %d skipped"):format(T.passed, T.failed, T.skipped))
   return T.failed == 0 and 0 or 1

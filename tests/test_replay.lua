@@ -21,17 +21,10 @@ local function prepared(declared)
 end
 
 local function load_game(name, knobs, device)
-  context.reset(7, device or "cpu", knobs)
-  context.config = nil
-  require("sumi.data").base = { here .. "/experiments" }
-  return prepared(dofile(here .. "/experiments/" .. name .. ".lua"):game())
+  return prepared(T.declared(name, knobs, 7, device))
 end
 
-local function bits(g)
-  local parts = {}
-  for _, t in ipairs(g:tensors()) do parts[#parts + 1] = t[1] .. t[2]:raw() end
-  return core.sha256(table.concat(parts))
-end
+local bits = T.bits
 
 -- Play n steps -> hash of all that a checkpoint holds, everything that was logged, the game
 local function run(make, n, played)

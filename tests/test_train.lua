@@ -5,24 +5,16 @@ local context = require "sumi.context"
 local game_of = require "sumi.game"
 local T = dofile((arg[0]:match "^(.*)/" or ".") .. "/lib.lua")
 
-local here = T.dir .. "/.."
 
 -- A script of experiments/ as a playable game, without a record.
 local function load_game(name, knobs, seed)
-  context.reset(seed or 0, "cpu", knobs)
-  context.config = nil
-  require("sumi.data").base = { here .. "/experiments" }
-  local g = game_of.new(dofile(here .. "/experiments/" .. name .. ".lua"):game())
+  local g = game_of.new(T.declared(name, knobs, seed))
   g.data:open { seed = context.seed, device = "cpu" }
   g.per_epoch = g.data:steps_per_epoch()
   return g
 end
 
-local function bytes(g)
-  local parts = {}
-  for _, t in ipairs(g:tensors()) do parts[#parts + 1] = t[1] .. t[2]:raw() end
-  return core.sha256(table.concat(parts))
-end
+local bytes = T.bits
 
 local function steps(g, from, to)
   for at = from, to - 1 do g:step_once(at) end
