@@ -41,6 +41,14 @@ void rt_keep(bool lost, const char *fmt, ...) {
 bool rt_failed() { return kept.any; }
 bool rt_lost() { return kept.lost; }
 
+bool rt_injected(const char *site, const char *what) {
+  if (rt_lost()) return true;
+  if (su_fault("cuda_lost")) rt_keep(true, "%s: the device was lost", what);
+  else if (su_fault(site)) rt_keep(false, "%s: failed on purpose (SUMI_FAULT)", what);
+  else return false;
+  return true;
+}
+
 bool cu_report() {
   const char *name = cu_the.d.name;
   if (kept.lost)

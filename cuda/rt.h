@@ -42,5 +42,7 @@ void rt_graph_free(void *graph);
 void rt_keep(bool lost, const char *fmt, ...) SU_PRINTF(2, 3);
 bool rt_failed();                       /* something is kept */
 bool rt_lost();
+/* Must this fail, because SUMI_FAULT says so or the device is lost? Then that is kept. */
+bool rt_injected(const char *site, const char *what);
 
 #endif

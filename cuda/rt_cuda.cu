@@ -68,14 +68,6 @@ bool well(cudaError_t e, const char *what) {
   return false;
 }
 
-bool injected(const char *site, const char *what) {
-  if (rt_lost()) return true;
-  if (su_fault("cuda_lost")) rt_keep(true, "%s: the device was lost", what);
-  else if (su_fault(site)) rt_keep(false, "%s: failed on purpose (SUMI_FAULT)", what);
-  else return false;
-  return true;
-}
-
 template <class F> bool driver_function(const char *name, F *f) {
   void *p = nullptr;
   cudaDriverEntryPointQueryResult found;
@@ -234,7 +226,7 @@ static stage *stage_room(size_t bytes, size_t *got) {
 }
 
 bool rt_upload(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy to the device")) return false;
+  if (rt_injected("cuda_copy", "copy to the device")) return false;
   while (bytes) {
     size_t n;
     stage *s = stage_room(bytes, &n);
@@ -253,7 +245,7 @@ bool rt_upload(void *dst, const void *src, size_t bytes) {
 }
 
 bool rt_download(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy from the device")) return false;
+  if (rt_injected("cuda_copy", "copy from the device")) return false;
   while (bytes) {
     size_t n;
     stage *s = stage_room(bytes < STAGE ? bytes : STAGE, &n);
@@ -270,7 +262,7 @@ bool rt_download(void *dst, const void *src, size_t bytes) {
 }
 
 bool rt_copy(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy within the device")) return false;
+  if (rt_injected("cuda_copy", "copy within the device")) return false;
   if (bytes == 0) return true;
   const cudaError_t e = cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, the.stream);
   return well(e, "copy within the device");
@@ -303,7 +295,7 @@ void *rt_capture_end() {
 }
 
 bool rt_graph_launch(void *graph) {
-  if (injected("cuda_launch", "graph")) return false;
+  if (rt_injected("cuda_launch", "graph")) return false;
   return well(cudaGraphLaunch((cudaGraphExec_t)graph, the.stream), "graph");
 }
 

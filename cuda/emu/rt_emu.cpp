@@ -26,14 +26,6 @@ char *base;
 size_t reserved, backed;
 graph *recording;
 
-bool injected(const char *site, const char *what) {
-  if (rt_lost()) return true;
-  if (su_fault("cuda_lost")) rt_keep(true, "%s: the device was lost", what);
-  else if (su_fault(site)) rt_keep(false, "%s: failed on purpose (SUMI_FAULT)", what);
-  else return false;
-  return true;
-}
-
 }  // namespace
 
 bool rt_find(int index, rt_gpu *gpu, char *why, size_t n) {
@@ -75,19 +67,19 @@ bool rt_commit(size_t top) {
 }
 
 bool rt_upload(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy to the device")) return false;
+  if (rt_injected("cuda_copy", "copy to the device")) return false;
   memcpy(dst, src, bytes);
   return true;
 }
 
 bool rt_download(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy from the device")) return false;
+  if (rt_injected("cuda_copy", "copy from the device")) return false;
   memcpy(dst, src, bytes);
   return true;
 }
 
 bool rt_copy(void *dst, const void *src, size_t bytes) {
-  if (injected("cuda_copy", "copy within the device")) return false;
+  if (rt_injected("cuda_copy", "copy within the device")) return false;
   if (recording) recording->push_back(launch{"copy", dim3(1), 0, [=] { memmove(dst, src, bytes); }});
   else memmove(dst, src, bytes);
   return true;
@@ -103,7 +95,7 @@ static void run(const launch &l) {
 }
 
 void emu_launch(const char *name, dim3 grid, unsigned threads, std::function<void()> body) {
-  if (injected("cuda_launch", name)) return;
+  if (rt_injected("cuda_launch", name)) return;
   launch l = {name, grid, threads, std::move(body)};
   if (recording) recording->push_back(std::move(l));
   else run(l);
@@ -123,7 +115,7 @@ void *rt_capture_end() {
 }
 
 bool rt_graph_launch(void *p) {
-  if (injected("cuda_launch", "graph")) return false;
+  if (rt_injected("cuda_launch", "graph")) return false;
   for (const launch &l : *(const graph *)p) run(l);
   return true;
 }

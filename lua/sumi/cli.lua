@@ -218,8 +218,8 @@ leaves at once.]],
     core.catch_signals()
     return require("sumi.trainer").run {
       script = script, knobs = knobs, seed = opt.seed, variant = opt.variant, device = opt.device,
-      precision = opt.precision,      steps = opt.steps, results = results_dir(opt), fresh = opt.fresh, dry = opt.dry, quiet = opt.quiet,
-      command = command_line(cli.args) }
+      precision = opt.precision, steps = opt.steps, results = results_dir(opt), fresh = opt.fresh, dry = opt.dry,
+      quiet = opt.quiet, command = command_line(cli.args) }
   end,
 }
 

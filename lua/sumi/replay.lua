@@ -29,17 +29,6 @@ function replay.live(get)
   return core.list_number(v, n), v, n + 1
 end
 
--- The one number of t, and where it will be found in a replay. info is what the game wants to know about it then.
-function replay.observe(t, info)
-  if not open then return t:item() end
-  core.list_pause(true)
-  local v = open.dry and 0.0 or t:item()
-  core.list_pause(false)
-  local k = core.list_result(t) + 1
-  open.results[k] = info
-  return v, k
-end
-
 -- What f makes is no part of the step, and made in a dry one as well.
 function replay.aside(f)
   if not open then return f() end
@@ -47,6 +36,15 @@ function replay.aside(f)
   local x = f()
   core.list_pause(false)
   return x
+end
+
+-- The one number of t, and where it will be found in a replay. info is what the game wants to know about it then.
+function replay.observe(t, info)
+  if not open then return t:item() end
+  local v = open.dry and 0.0 or replay.aside(function() return t:item() end)
+  local k = core.list_result(t) + 1
+  open.results[k] = info
+  return v, k
 end
 
 -- The data of a round: made outside of the recording, and its inputs. from is where they come from: a function of no arguments.
@@ -93,27 +91,27 @@ function replay.new(game)
   return setmetatable({ game = game, kinds = {}, count = 0, off = off }, Replay)
 end
 
-function Replay:stop(why)
-  self.off = why
+-- The memory of all recordings goes back.
+function Replay:forget()
   for _, k in pairs(self.kinds) do
     if k.ready then core.list_free(k.ready.list) end
   end
-  self.kinds = {}
+  self.kinds, self.count = {}, 0
+end
+
+function Replay:stop(why)
+  self.off = why
+  self:forget()
   core.list_rest(context.device)
   local say = self.game.say or function() end
   say(("steps are played op by op, not replayed: %s"):format(why))
 end
 
--- The recordings of a kind of step; the oldest kinds are forgotten.
+-- The recordings of a kind of step; too many kinds are all forgotten.
 function Replay:kind(key)
   local k = self.kinds[key]
   if k then return k end
-  if self.count == KINDS then
-    for _, old in pairs(self.kinds) do
-      if old.ready then core.list_free(old.ready.list) end
-    end
-    self.kinds, self.count = {}, 0
-  end
+  if self.count == KINDS then self:forget() end
   k = { seen = 0, tries = 0, replays = 0 }
   self.kinds[key], self.count = k, self.count + 1
   return k
